@@ -43,14 +43,8 @@ fn http_is_served_beside_sessions() {
         let queued = get(&serve, "/queue?service=1ms");
         assert!(queued.contains(", arrival;dur="), "{queued}");
         let body = "tare".repeat(20_000);
-        let echoed = ask(
-            &serve,
-            &format!(
-                "POST /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
-                body.len()
-            ),
-        );
-        assert!(echoed.ends_with(&body));
+        let head = "POST /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 80000";
+        assert!(ask(&serve, &format!("{head}\r\n\r\n{body}")).ends_with(&body));
         assert!(ask(&serve, "GET / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 400 "));
         // Connections that have nothing to say yet are kept.
         let silent: Vec<TcpStream> =
@@ -68,8 +62,8 @@ fn http_is_served_beside_sessions() {
 
 /// When the queue was joined, by its own record, seconds since the server's start.
 fn arrival(answer: &str) -> f64 {
-    let told = answer.split("arrival;dur=").nth(1).expect("it was queued");
-    told.lines().next().unwrap().parse::<f64>().unwrap() / 1e3
+    let arrival = answer.split("arrival;dur=").nth(1).expect("it was queued");
+    arrival.lines().next().unwrap().parse::<f64>().unwrap() / 1e3
 }
 
 /// Whether no thread of a process runs.
@@ -102,12 +96,12 @@ fn the_queue_records_when_the_kernel_got_a_first_request() {
                 stream
             });
             serve.job.signal(Signal::SIGCONT);
-            let told = |stream: &mut TcpStream| {
+            let arrival_on = |stream: &mut TcpStream| {
                 let mut answer = String::new();
                 stream.read_to_string(&mut answer).unwrap();
                 arrival(&answer)
             };
-            let apart = told(&mut second) - told(&mut first);
+            let apart = arrival_on(&mut second) - arrival_on(&mut first);
             (0.045..5.0).contains(&apart)
         });
         serve.stops();

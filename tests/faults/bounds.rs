@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use socket2::{Domain, Socket, Type};
 
+use super::full_pipe;
 use crate::netns::{Netns, ip};
 use crate::util::{Job, Ran, Serve, backends, eventually, is_root, tare};
 
@@ -91,10 +92,8 @@ impl Cell {
     }
 
     fn run(&self) {
-        let far_end = FarEnd::start(self.fate, self.phase, self.is_udp());
-        let address = far_end.address.to_string();
-        let url = format!("http://{address}/");
-        let target = if self.test == "http" { &url } else { &address };
+        let server = BadServer::start(self.fate, self.phase, self.is_udp());
+        let target = target(self.test, &server.address.to_string());
         let lengths = match self.phase {
             Phase::WarmUp => "-d 60s --warmup 60s",
             Phase::Drain | Phase::Finish => "-d 400ms --warmup 0",
@@ -103,33 +102,45 @@ impl Cell {
         let (flags, backend) = (self.flags, self.backend);
         let flags =
             format!("{lengths} --timeout 20s --wait block --backend {backend} --quiet {flags}");
-        let job = Job::test(self.test, target, &flags);
+        let job = Job::test(self.test, &target, &flags);
         listens(&job);
-        far_end.turns();
+        server.turns();
         // So long that it has run into it.
-        thread::sleep(Duration::from_millis(match self.phase {
-            Phase::Drain => 500,
-            _ => 150,
-        }));
+        let millis = if self.phase == Phase::Drain { 500 } else { 150 };
+        thread::sleep(Duration::from_millis(millis));
         let signal = [Signal::SIGINT, Signal::SIGTERM][usize::from(self.is_udp())];
         ends(job, signal, &format!("{self:?}"));
     }
+}
+
+/// What a test connects to.
+fn target(test: &str, address: &str) -> String {
+    if test == "http" { format!("http://{address}/") } else { address.to_owned() }
+}
+
+/// Each of these on each backend.
+fn on_each_backend<T: Copy>(items: &[T]) -> Vec<(&'static str, T)> {
+    backends().iter().flat_map(|backend| items.iter().map(move |item| (*backend, *item))).collect()
+}
+
+/// Sends a signal, and asserts that the process ends within a bound.
+#[track_caller]
+fn stopped_by(job: Job, signal: Signal, bound: Duration, what: &str) -> Ran {
+    let begun = Instant::now();
+    job.signal(signal);
+    let ran = job.wait();
+    let took = begun.elapsed();
+    assert!(took < bound, "{what}: {took:?} after {signal}: {ran:#?}");
+    ran
 }
 
 /// Asserts that a client ends in time: by this signal, or by itself before it, since what came was
 /// no answer.
 #[track_caller]
 fn ends(mut job: Job, signal: Signal, what: &str) {
-    let went = !job.is_running();
-    let begun = Instant::now();
-    if !went {
-        job.signal(signal);
-    }
-    let ran = job.wait();
-    let took = begun.elapsed();
-    assert!(took < BOUND, "{what}: {took:?} after {signal}: {ran:#?}");
+    let ran = if job.is_running() { stopped_by(job, signal, BOUND, what) } else { job.wait() };
     match ran.code {
-        Some(130) => told(&ran, what),
+        Some(130) => is_partial(&ran, what),
         // By what came it had all that was measured, or an error.
         Some(0) => {}
         Some(1) => assert!(!ran.stderr.is_empty(), "{what}: {ran:#?}"),
@@ -150,7 +161,7 @@ fn listens(job: &Job) {
 
 /// There is a report, and it is marked partial.
 #[track_caller]
-fn told(ran: &Ran, what: &str) {
+fn is_partial(ran: &Ran, what: &str) {
     let report: serde_json::Value =
         serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{what}: {e}: {ran:#?}"));
     assert_eq!(report["partial"], true, "{what}: {ran:#?}");
@@ -176,61 +187,54 @@ fn each_of<C: Copy + Send + Sync + std::fmt::Debug>(cells: &[C], test: impl Fn(C
     assert!(failed.is_empty(), "{} of {}: {failed:#?}", failed.len(), cells.len());
 }
 
+/// What a proxy and its test know of each other.
+#[derive(Default)]
+struct Signs {
+    /// From now on the server is as its fate has it.
+    has_turned: AtomicBool,
+    /// A client is there.
+    is_met: AtomicBool,
+    /// The test is over, and so is everything else.
+    is_over: AtomicBool,
+}
+
 /// A server, and before it what becomes of it.
-struct FarEnd {
+struct BadServer {
     address: SocketAddr,
     serve: Option<Serve>,
     phase: Phase,
     fate: Fate,
-    /// From now on it is as its fate has it.
-    has_turned: Arc<AtomicBool>,
-    /// A client is there.
-    is_met: Arc<AtomicBool>,
-    /// The test is over, and so is everything else.
-    is_over: Arc<AtomicBool>,
+    signs: Arc<Signs>,
     /// The backlog that lets nobody in.
     _crowd: Vec<TcpStream>,
 }
 
-impl Drop for FarEnd {
+impl Drop for BadServer {
     fn drop(&mut self) {
-        self.is_over.store(true, Ordering::Relaxed);
+        self.signs.is_over.store(true, Ordering::Relaxed);
     }
 }
 
-impl FarEnd {
+impl BadServer {
     fn start(fate: Fate, phase: Phase, is_udp: bool) -> Self {
-        let mut far_end = Self {
-            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-            serve: None,
-            phase,
-            fate,
-            has_turned: Arc::default(),
-            is_met: Arc::default(),
-            is_over: Arc::default(),
-            _crowd: Vec::new(),
-        };
+        let signs = Arc::<Signs>::default();
         if phase == Phase::Connect {
-            (far_end.address, far_end._crowd) = full_backlog();
-            return far_end;
+            let (address, _crowd) = full_backlog();
+            return Self { address, serve: None, phase, fate, signs, _crowd };
         }
         let serve = Serve::start("");
-        let to: SocketAddr = serve.address().parse().unwrap();
-        far_end.has_turned = Arc::new(AtomicBool::new(phase == Phase::Hello));
+        signs.has_turned.store(phase == Phase::Hello, Ordering::Relaxed);
         let proxy = Proxy {
-            to,
+            to: serve.address().parse().unwrap(),
             fate,
             turns_at_end: phase == Phase::Finish,
-            has_turned: Arc::clone(&far_end.has_turned),
-            is_met: Arc::clone(&far_end.is_met),
-            is_over: Arc::clone(&far_end.is_over),
+            signs: Arc::clone(&signs),
         };
-        far_end.address = if is_udp { proxy.datagrams() } else { proxy.streams() };
+        let address = if is_udp { proxy.datagrams() } else { proxy.streams() };
         if fate == Fate::Stopped && phase == Phase::Hello {
             serve.job.signal(Signal::SIGSTOP);
         }
-        far_end.serve = Some(serve);
-        far_end
+        Self { address, serve: Some(serve), phase, fate, signs, _crowd: Vec::new() }
     }
 
     /// Waits until the client has come to the phase, and lets the server be what it is to be.
@@ -238,18 +242,18 @@ impl FarEnd {
         match self.phase {
             Phase::Connect => return,
             Phase::Finish => eventually("the client asks for the figures", || {
-                self.has_turned.load(Ordering::Relaxed)
+                self.signs.has_turned.load(Ordering::Relaxed)
             }),
             _ => {}
         }
-        eventually("the client comes", || self.is_met.load(Ordering::Relaxed));
+        eventually("the client comes", || self.signs.is_met.load(Ordering::Relaxed));
         if self.phase == Phase::Hello {
             return;
         }
         if self.phase != Phase::Finish {
             thread::sleep(Duration::from_millis(150));
         }
-        self.has_turned.store(true, Ordering::Relaxed);
+        self.signs.has_turned.store(true, Ordering::Relaxed);
         if let (Some(serve), Fate::Stopped) = (&self.serve, self.fate) {
             serve.job.signal(Signal::SIGSTOP);
         }
@@ -276,19 +280,24 @@ struct Proxy {
     fate: Fate,
     /// It turns when the client ends.
     turns_at_end: bool,
-    has_turned: Arc<AtomicBool>,
-    is_met: Arc<AtomicBool>,
-    is_over: Arc<AtomicBool>,
+    signs: Arc<Signs>,
 }
 
 impl Proxy {
-    fn has_turned(&self) -> bool {
-        self.has_turned.load(Ordering::Relaxed)
-    }
-
     /// A stopped server is no business of the proxy's.
     fn is_honest(&self) -> bool {
-        self.fate == Fate::Stopped || !self.has_turned()
+        self.fate == Fate::Stopped || !self.signs.has_turned.load(Ordering::Relaxed)
+    }
+
+    /// The client has come, and perhaps to its end. Whether a server that is being stopped then is
+    /// not to hear of that.
+    fn meets(&self, at_end: bool) -> bool {
+        self.signs.is_met.store(true, Ordering::Relaxed);
+        let turns = self.turns_at_end && at_end;
+        if turns {
+            self.signs.has_turned.store(true, Ordering::Relaxed);
+        }
+        turns && self.fate == Fate::Stopped
     }
 
     fn streams(self) -> SocketAddr {
@@ -311,13 +320,8 @@ impl Proxy {
         let mut bytes = vec![0; 64 << 10];
         loop {
             let n = from.read(&mut bytes).unwrap_or(0);
-            self.is_met.store(true, Ordering::Relaxed);
+            let stops = self.meets(n == 0);
             if n == 0 {
-                if self.turns_at_end {
-                    self.has_turned.store(true, Ordering::Relaxed);
-                }
-                // One that is being stopped does not hear of it.
-                let stops = self.turns_at_end && self.fate == Fate::Stopped;
                 if (self.is_honest() && !stops) || self.fate == Fate::Drips {
                     let _ = to.shutdown(Shutdown::Write);
                 }
@@ -387,16 +391,12 @@ impl Proxy {
             let mut bytes = vec![0; 64 << 10];
             while let Ok((n, from)) = own.recv_from(&mut bytes) {
                 known.get_or_init(|| from);
-                up.is_met.store(true, Ordering::Relaxed);
                 let asks = bytes[..n.min(200)].windows(9).any(|part| part == b"\"figures\"");
-                if up.turns_at_end && asks {
-                    up.has_turned.store(true, Ordering::Relaxed);
-                }
-                let stops = asks && up.turns_at_end && up.fate == Fate::Stopped;
+                let stops = up.meets(asks);
                 if (up.is_honest() && !stops) || matches!(up.fate, Fate::Drips | Fate::Floods) {
                     let _ = to.send(&bytes[..n]);
                 }
-                if up.is_over.load(Ordering::Relaxed) {
+                if up.signs.is_over.load(Ordering::Relaxed) {
                     return;
                 }
             }
@@ -419,7 +419,7 @@ impl Proxy {
                         thread::sleep(FLOOD_EVERY);
                     }
                     let _ = socket.send_to(&bytes[..n], to);
-                    if self.is_over.load(Ordering::Relaxed) {
+                    if self.signs.is_over.load(Ordering::Relaxed) {
                         return;
                     }
                 }
@@ -431,23 +431,17 @@ impl Proxy {
 
 fn cells(wanted: impl Fn(&Cell) -> bool) -> Vec<Cell> {
     let mut cells = Vec::new();
-    for &backend in backends() {
-        for &(test, flags) in TESTS {
-            for phase in PHASES {
-                for fate in FATES {
-                    let cell = Cell { test, flags, backend, phase, fate };
-                    if cell.exists() && wanted(&cell) {
-                        cells.push(cell);
-                    }
-                }
-            }
+    for (backend, (test, flags)) in on_each_backend(TESTS) {
+        for phase in PHASES {
+            cells.extend(FATES.map(|fate| Cell { test, flags, backend, phase, fate }));
         }
     }
+    cells.retain(|cell| cell.exists() && wanted(cell));
     cells
 }
 
 #[test]
-fn the_first_signal_ends_a_client_in_every_phase_whatever_its_far_end_does() {
+fn the_first_signal_ends_a_client_in_every_phase_whatever_its_server_does() {
     let only = std::env::var("TARE_CELLS").unwrap_or_default();
     let cells = cells(|cell| format!("{cell:?}").contains(&only));
     each_of(&cells, |cell| cell.run());
@@ -456,10 +450,10 @@ fn the_first_signal_ends_a_client_in_every_phase_whatever_its_far_end_does() {
 #[test]
 fn the_second_signal_ends_a_client_at_once() {
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
-        let far_end = FarEnd::start(Fate::Silent, Phase::Measure, false);
+        let server = BadServer::start(Fate::Silent, Phase::Measure, false);
         let flags = "-d 60s --warmup 0 --timeout 20s --wait block --quiet";
-        let job = Job::lat(&far_end.address.to_string(), flags);
-        far_end.turns();
+        let job = Job::lat(&server.address.to_string(), flags);
+        server.turns();
         job.signal(signal);
         // It awaits the reply that is under way.
         thread::sleep(Duration::from_millis(50));
@@ -469,7 +463,6 @@ fn the_second_signal_ends_a_client_at_once() {
     }
 }
 
-/// Whoever looks a name up while its server is silent.
 #[test]
 fn a_signal_ends_the_wait_for_a_name() {
     if !is_root("a name server of its own") {
@@ -485,84 +478,56 @@ fn a_signal_ends_the_wait_for_a_name() {
         let script = "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"";
         command.args(["-m", "sh", "-c", script]).arg(&conf);
         command.arg(tare().get_program());
-        let target = if test == "http" { "http://silent.example/" } else { "silent.example" };
-        command.args([test, target, "--timeout", "20s", "--format", "json"]);
+        command.args([test, &target(test, "silent.example")]);
+        command.args(["--timeout", "20s", "--format", "json"]);
         if test == "http" {
             command.args(["--connect-timeout", "20s"]);
         }
         let job = Job::start(command);
         thread::sleep(Duration::from_millis(400));
-        let begun = Instant::now();
-        job.signal(Signal::SIGINT);
-        let ran = job.wait().exits(130);
-        assert!(begun.elapsed() < BOUND, "{test}: {ran:#?}");
-        told(&ran, test);
+        is_partial(&stopped_by(job, Signal::SIGINT, BOUND, test).exits(130), test);
     }
-}
-
-/// What a server's client does when the server is told to end.
-#[derive(Debug, Clone, Copy)]
-struct Customer {
-    test: &'static str,
-    flags: &'static str,
-    backend: &'static str,
-    stopped: bool,
 }
 
 #[test]
 fn the_first_signal_ends_a_server_whatever_its_clients_do() {
-    let mut customers = Vec::new();
-    for &backend in backends() {
-        for &(test, flags) in TESTS {
-            for stopped in [false, true] {
-                customers.push(Customer { test, flags, backend, stopped });
-            }
-        }
-    }
-    each_of(&customers, |customer| {
-        let Customer { test, flags, backend, stopped } = customer;
+    let clients: Vec<_> =
+        TESTS.iter().flat_map(|test| [false, true].map(|stopped| (*test, stopped))).collect();
+    each_of(&on_each_backend(&clients), |client| {
+        let (backend, ((test, flags), stopped)) = client;
         let serve = Serve::start(&format!("--backend {backend}"));
         // Connections that say nothing, and one that asks for much and reads nothing.
         let mut idle: Vec<TcpStream> =
             (0..3).map(|_| TcpStream::connect(serve.address()).unwrap()).collect();
         idle[0].write_all(b"GET /bytes/1073741824 HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
         idle[1].write_all(b"tare\x01\x01").unwrap();
-        let url = format!("http://{}/", serve.address());
-        let target = if test == "http" { url.as_str() } else { serve.address() };
         let flags = format!("-d 60s --warmup 0 --wait block --quiet {flags}");
-        let client = Job::test(test, target, &flags);
+        let job = Job::test(test, &target(test, serve.address()), &flags);
         thread::sleep(Duration::from_millis(500));
         if stopped {
-            client.signal(Signal::SIGSTOP);
+            job.signal(Signal::SIGSTOP);
             thread::sleep(Duration::from_millis(100));
         }
-        let begun = Instant::now();
-        serve.job.signal(Signal::SIGTERM);
-        let ran = serve.job.wait().exits(0);
-        let took = begun.elapsed();
-        assert!(took < BOUND, "{customer:?}: {took:?}: {ran:#?}");
+        stopped_by(serve.job, Signal::SIGTERM, BOUND, &format!("{client:?}")).exits(0);
     });
 }
 
-/// As a server that accepts, and then sends a byte now and again.
 #[test]
-fn a_far_end_that_drips_does_not_prolong_a_measured_phase() {
+fn a_server_that_drips_does_not_prolong_a_measured_phase() {
     let cells =
         cells(|cell| cell.fate == Fate::Drips && cell.phase == Phase::Measure && cell.test == "bw");
     each_of(&cells, |cell| {
-        let far_end = FarEnd::start(Fate::Drips, Phase::Measure, cell.is_udp());
+        let server = BadServer::start(Fate::Drips, Phase::Measure, cell.is_udp());
         let flags = format!(
             "-d 600ms --warmup 0 --timeout 700ms --wait block --backend {} {}",
             cell.backend, cell.flags
         );
-        let begun = Instant::now();
-        let job = Job::test("bw", &far_end.address.to_string(), &flags);
-        far_end.turns();
+        let job = Job::test("bw", &server.address.to_string(), &flags);
+        server.turns();
         let ran = job.wait();
         // What there was on its way is taken for a while: twice what it takes at the rate of the
         // stream.
-        let took = begun.elapsed();
-        assert!(took < Duration::from_secs(8), "{cell:?}: {took:?}: {ran:#?}");
+        assert!(ran.took < Duration::from_secs(8), "{cell:?}: {ran:#?}");
     });
 }
 
@@ -573,32 +538,25 @@ fn in_a_time_namespace_waits_are_as_long_as_outside() {
     }
     let serve = Serve::start("");
     let address = serve.address().to_owned();
-    let url = format!("http://{address}/");
-    let mut cells = Vec::new();
-    for &backend in backends() {
-        for offset in ["1000000", "-100"] {
-            for (test, flags) in [
-                ("lat", "--wait block"),
-                ("lat", "--rate 200 --wait hybrid"),
-                ("lat", "--rate 200 --wait block"),
-                ("http", "-R 200"),
-                ("bw", "--rate 10M --size 10K"),
-            ] {
-                cells.push((backend, offset, test, flags));
-            }
-        }
-    }
+    let tests = [
+        ("lat", "--wait block"),
+        ("lat", "--rate 200 --wait hybrid"),
+        ("lat", "--rate 200 --wait block"),
+        ("http", "-R 200"),
+        ("bw", "--rate 10M --size 10K"),
+    ];
+    let offsets = ["1000000", "-100"].into_iter().filter(|offset| can_be_behind(offset));
+    let cells: Vec<_> = offsets.flat_map(|offset| tests.map(|test| (offset, test))).collect();
     let in_namespace = |offset: &str| {
         let mut command = std::process::Command::new("unshare");
         command.args(["-T", "--fork", "--kill-child", "--monotonic", offset]);
         command.arg(tare().get_program());
         command
     };
-    let enough: Vec<_> = cells.iter().filter(|cell| can_be_behind(cell.1)).copied().collect();
-    each_of(&enough, |(backend, offset, test, flags)| {
+    each_of(&on_each_backend(&cells), |(backend, (offset, (test, flags)))| {
         let mut command = in_namespace(offset);
-        let target = if test == "http" { &url } else { &address };
-        command.args([test, target, "-d", "400ms", "--warmup", "50ms", "--format", "json"]);
+        command.args([test, &target(test, &address), "-d", "400ms", "--warmup", "50ms"]);
+        command.args(["--format", "json"]);
         command.args(["--backend", backend]).args(flags.split(' '));
         let report = Job::start(command).wait().exits(0).report();
         let result = &report["results"][0];
@@ -626,7 +584,6 @@ fn can_be_behind(offset: &str) -> bool {
     offset.parse::<f64>().unwrap() + uptime > 10.0
 }
 
-/// A path whose large packets vanish, and nobody says so.
 #[test]
 fn a_black_hole_is_named_within_the_timeout_and_a_signal_ends_it() {
     if !is_root("a network namespace") {
@@ -641,20 +598,13 @@ fn a_black_hole_is_named_within_the_timeout_and_a_signal_ends_it() {
     netns.nft(
         "table inet t {\nchain i {\ntype filter hook input priority 0;\nmeta length > 700 drop\n}\n}\n",
     );
-    let mut cells = Vec::new();
-    for &backend in backends() {
-        for flags in ["--zerocopy auto", "--zerocopy on", "--zerocopy off"] {
-            // Epoll has no zero-copy sends.
-            if backend != "epoll" || flags != "--zerocopy on" {
-                cells.push((backend, flags));
-            }
-        }
-    }
+    let mut cells = on_each_backend(&["--zerocopy auto", "--zerocopy on", "--zerocopy off"]);
+    // Epoll has no zero-copy sends.
+    cells.retain(|cell| *cell != ("epoll", "--zerocopy on"));
     each_of(&cells, |(backend, flags)| {
         let flags = format!("-d 500ms --backend {backend} {flags}");
-        let begun = Instant::now();
         let ran = Job::test("bw", &address, &flags).wait().exits(1);
-        assert!(begun.elapsed() < Duration::from_secs(5), "{ran:#?}");
+        assert!(ran.took < Duration::from_secs(5), "{ran:#?}");
         ran.complains(&["MTU black hole?", "nothing above", "--mss 500"]);
         let job = Job::test("bw", &address, &format!("{flags} --timeout 20s"));
         listens(&job);
@@ -683,7 +633,7 @@ fn a_rate_that_cannot_be_holds_up_no_other_session_and_no_stop() {
     assert!(begun.elapsed() < BOUND);
 }
 
-/// A comparison, and what it is about when the signal comes.
+/// What a comparison is about when the signal comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Comparing {
     /// A visit whose server says nothing any more.
@@ -696,31 +646,21 @@ enum Comparing {
 
 #[test]
 fn the_first_signal_ends_a_comparison_in_a_visit_and_between_visits() {
-    let mut cells = Vec::new();
-    for &backend in backends() {
-        for about in [Comparing::Visit, Comparing::Rest, Comparing::Before] {
-            for signal in [Signal::SIGINT, Signal::SIGTERM] {
-                cells.push((backend, about, signal));
-            }
-        }
-    }
-    each_of(&cells, |(backend, about, signal)| {
-        let far_end = FarEnd::start(Fate::Silent, Phase::Measure, false);
+    let abouts = [Comparing::Visit, Comparing::Rest, Comparing::Before];
+    let signals = [Signal::SIGINT, Signal::SIGTERM];
+    let cells = abouts.map(|about| signals.map(|signal| (about, signal))).concat();
+    each_of(&on_each_backend(&cells), |(backend, (about, signal))| {
+        let server = BadServer::start(Fate::Silent, Phase::Measure, false);
         let directory = tempfile::tempdir().unwrap();
         let trace = directory.path().join("trace");
-        let visits = || {
-            let text = std::fs::read_to_string(&trace).unwrap_or_default();
-            text.lines().count()
-        };
+        let visits = || std::fs::read_to_string(&trace).unwrap_or_default().lines().count();
         // The first one is that of the trial.
         let shown = trace.display();
-        let before = match about {
-            Comparing::Before => {
-                format!("b=echo visit >> {shown}; [ $(wc -l < {shown}) -lt 4 ] || sleep 600")
-            }
-            _ => format!("b=echo visit >> {shown}"),
-        };
-        let arms = ["a", "b"].map(|arm| format!("{arm}={}", far_end.address));
+        let mut before = format!("b=echo visit >> {shown}");
+        if about == Comparing::Before {
+            before += &format!("; [ $(wc -l < {shown}) -lt 4 ] || sleep 600");
+        }
+        let arms = ["a", "b"].map(|arm| format!("{arm}={}", server.address));
         let settle = if about == Comparing::Rest { "30s" } else { "1ms" };
         let words = [
             &["compare", &arms[0], &arms[1], "--before", &before][..],
@@ -733,17 +673,13 @@ fn the_first_signal_ends_a_comparison_in_a_visit_and_between_visits() {
         let least = if about == Comparing::Rest { 1 } else { 4 };
         eventually("visits", || visits() >= least);
         if about == Comparing::Visit {
-            far_end.turns();
+            server.turns();
         }
         thread::sleep(Duration::from_millis(150));
-        let begun = Instant::now();
-        job.signal(signal);
-        let ran = job.wait().exits(130);
-        let took = begun.elapsed();
-        let what = format!("{backend} {about:?} {signal}");
-        assert!(took < BOUND, "{what}: {took:?}: {ran:#?}");
+        let what = format!("{backend} {about:?}");
+        let ran = stopped_by(job, signal, BOUND, &what).exits(130);
         if about != Comparing::Rest {
-            told(&ran, &what);
+            is_partial(&ran, &what);
         }
     });
 }
@@ -769,14 +705,11 @@ fn a_signal_does_not_cut_short_what_undoes_a_change() {
     eventually("a slow end of a visit", || {
         text().lines().count() >= 7 && text().ends_with("leaves\n")
     });
-    let begun = Instant::now();
-    job.signal(Signal::SIGINT);
-    let ran = job.wait().exits(130);
-    let took = begun.elapsed();
-    assert!(took < Duration::from_millis(1_500) + BOUND, "{took:?}: {ran:#?}");
+    let bound = Duration::from_millis(1_500) + BOUND;
+    let ran = stopped_by(job, Signal::SIGINT, bound, "a slow --after").exits(130);
     assert!(text().ends_with("leaves\nleft\n"), "{}", text());
     let ran = ran.complains(&["waiting for --after b='echo …'", "for at most 300 s"]);
-    told(&ran, "the end of a visit");
+    is_partial(&ran, "the end of a visit");
 }
 
 #[test]
@@ -787,22 +720,10 @@ fn a_signal_ends_the_doctor() {
     for after in [0, 20, 100] {
         let job = Job::tare(&["doctor", &crowded.to_string()]);
         thread::sleep(Duration::from_millis(after));
-        let begun = Instant::now();
-        job.signal(Signal::SIGTERM);
-        let ran = job.wait();
-        assert!(begun.elapsed() < BOUND, "{ran:#?}");
+        stopped_by(job, Signal::SIGTERM, BOUND, "the doctor");
     }
 }
 
-/// A pipe without room, and its reader, which does not read.
-fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
-    let (reader, mut writer) = std::io::pipe().unwrap();
-    let size = nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
-    writer.write_all(&vec![b'x'; size as usize]).unwrap();
-    (reader, writer)
-}
-
-/// As in `tare … | less`, where nobody turns the page.
 #[test]
 fn a_signal_ends_the_wait_for_a_reader_that_does_not_read() {
     let serve = Serve::start("");
@@ -836,11 +757,8 @@ fn a_signal_ends_the_wait_for_a_reader_that_does_not_read() {
             job.is_measuring();
         }
         thread::sleep(Duration::from_millis(250));
-        let begun = Instant::now();
-        job.signal(Signal::SIGINT);
-        let ran = job.wait().exits(130);
-        let took = begun.elapsed();
-        assert!(took < BOUND, "{format} {is_stderr_full}: {took:?}: {ran:#?}");
+        let what = format!("{format}, a full stderr: {is_stderr_full}");
+        let ran = stopped_by(job, Signal::SIGINT, BOUND, &what).exits(130);
         if !is_stderr_full {
             ran.complains(&["stdout cannot be written", "bytes were not written"]);
         }
@@ -853,21 +771,21 @@ fn a_signal_ends_the_wait_for_a_reader_that_does_not_read() {
 
 /// Bytes have no clock: a server that sends one now and again would prolong the run for ever.
 #[test]
-fn a_far_end_that_drips_does_not_prolong_a_transfer_by_bytes() {
+fn a_server_that_drips_does_not_prolong_a_transfer_by_bytes() {
     each_of(backends(), |backend| {
-        let far_end = FarEnd::start(Fate::Drips, Phase::Measure, false);
+        let server = BadServer::start(Fate::Drips, Phase::Measure, false);
         let flags = format!(
             "--bytes 100G --timeout 400ms --wait block --backend {backend} --direction down"
         );
-        let job = Job::test("bw", &far_end.address.to_string(), &flags);
+        let job = Job::test("bw", &server.address.to_string(), &flags);
         thread::sleep(Duration::from_millis(200));
-        far_end.turns();
+        server.turns();
         let begun = Instant::now();
         let ran = job.wait().exits(1);
         // Two stretches of five timeouts, and the end.
         let took = begun.elapsed();
         assert!(took < Duration::from_secs(10), "{took:?}: {ran:#?}");
-        told(&ran, backend);
+        is_partial(&ran, backend);
     });
 }
 
@@ -877,15 +795,14 @@ fn a_far_end_that_drips_does_not_prolong_a_transfer_by_bytes() {
 fn a_signal_ends_a_rate_that_cannot_be() {
     let serve = Serve::start("");
     let url = format!("http://{}/", serve.address());
-    for &backend in backends() {
-        for arrivals in ["constant", "poisson"] {
-            let flags = format!(
-                "-R 20M -c 4 -d 60s --warmup 0 --wait block --quiet --backend {backend} --arrivals {arrivals}"
-            );
-            let job = Job::test("http", &url, &flags);
-            listens(&job);
-            thread::sleep(Duration::from_secs(3));
-            ends(job, Signal::SIGINT, &flags);
-        }
+    for (backend, arrivals) in on_each_backend(&["constant", "poisson"]) {
+        let flags = format!(
+            "-R 20M -c 4 -d 60s --warmup 0 --wait block --quiet --backend {backend} --arrivals \
+             {arrivals}"
+        );
+        let job = Job::test("http", &url, &flags);
+        listens(&job);
+        thread::sleep(Duration::from_secs(3));
+        ends(job, Signal::SIGINT, &flags);
     }
 }

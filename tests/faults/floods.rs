@@ -13,6 +13,10 @@ use socket2::{Domain, Socket, Type};
 use super::Way;
 use crate::util::{Job, Serve, figure, lat};
 
+/// A fetch of a session that is not there.
+const FETCH: &[u8] =
+    b"tare\x01\x08\0\x4c{\"session\":\"0000000000000001\",\"document\":\"environment\",\"offset\":0}";
+
 /// Numbers that look random, and are the same in every run.
 struct Noise(u64);
 
@@ -169,7 +173,7 @@ fn random_datagrams_are_not_amplified() {
             // A request of a session that is not there, a reply, a fetch.
             2 => b"\xd1\x01\0\0\0\0\0\x01sessions".to_vec(),
             3 => b"\xd2\x01\0\0\0\0\0\x01sessions".to_vec(),
-            4 => b"tare\x01\x08\0\x4c{\"session\":\"0000000000000001\",\"document\":\"environment\",\"offset\":0}".to_vec(),
+            4 => FETCH.to_vec(),
             _ => Vec::new(),
         };
         if round % 8 >= 4 {
@@ -227,9 +231,8 @@ fn unverified(hello: &[u8], noise: &mut Noise) -> Vec<u8> {
             datagram[0] = kind;
         }
         _ => {
-            let fetch = b"tare\x01\x08\0\x4c{\"session\":\"0000000000000001\",\"document\":\"environment\",\"offset\":0}";
             datagram.fill(0);
-            datagram[..fetch.len()].copy_from_slice(fetch);
+            datagram[..FETCH.len()].copy_from_slice(FETCH);
         }
     }
     datagram

@@ -4,16 +4,14 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::os::fd::OwnedFd;
 use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use super::stranger;
+use super::{full_pipe, stranger};
 use crate::util::{Job, Ran, Serve, backends, eventually, lat, tare, text, warnings};
 
 /// One frame of the protocol.
@@ -154,16 +152,6 @@ impl Drop for Ended {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-/// A pipe that is full, and whose reader never reads.
-fn full_pipe() -> (OwnedFd, OwnedFd) {
-    let (reader, writer) = nix::unistd::pipe().unwrap();
-    fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
-    while nix::unistd::write(&writer, &[b'x'; 4096]).is_ok() {}
-    while nix::unistd::write(&writer, b"x").is_ok() {}
-    fcntl(&writer, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
-    (reader, writer)
 }
 
 #[test]

@@ -62,6 +62,14 @@ fn two_servers_behind_one_address_are_both_named() {
     if !is_root("ip netns") {
         return;
     }
+    // A run that opens a connection for each ping shares them, too.
+    let balanced = Balanced::make();
+    let flags = "-n 200 -c 2 --connect-each --wait block --warmup 0";
+    let report = lat(&balanced.address, flags).exits(0).report();
+    assert_eq!(figure(&report, "/results/0/operations/completed"), 200);
+    let instances = report["results"][0]["instances"].as_array().unwrap();
+    assert_eq!(instances.len(), 2, "{instances:?}");
+    balanced.stop();
     for_each_way_at_once(|way| {
         let balanced = Balanced::make();
         let report = balanced.run(way, "-n 400 -c 4");
@@ -82,20 +90,6 @@ fn two_servers_behind_one_address_are_both_named() {
         assert!(!warnings(&report).contains(&"several-servers"));
         balanced.stop();
     });
-}
-
-#[test]
-fn two_servers_share_the_connections_of_a_run_that_opens_one_for_each_ping() {
-    if !is_root("ip netns") {
-        return;
-    }
-    let balanced = Balanced::make();
-    let flags = "-n 200 -c 2 --connect-each --wait block --warmup 0";
-    let report = lat(&balanced.address, flags).exits(0).report();
-    assert_eq!(figure(&report, "/results/0/operations/completed"), 200);
-    let instances = report["results"][0]["instances"].as_array().unwrap();
-    assert_eq!(instances.len(), 2, "{instances:?}");
-    balanced.stop();
 }
 
 #[test]

@@ -126,7 +126,7 @@ fn memlocked(kib: u32, words: &[&str]) -> Command {
 /// Where the kernel counts a ring as locked memory it is denied, elsewhere it works; the report
 /// tells which.
 #[test]
-fn too_little_memory_to_lock_is_told_and_epoll_serves() {
+fn too_little_memory_to_lock_is_reported_and_epoll_serves() {
     if !is_root("dropping CAP_IPC_LOCK") || !backends().contains(&"uring") {
         return;
     }

@@ -13,14 +13,16 @@ mod strangers;
 mod sweeps;
 mod tables;
 
-use std::io::Read;
+use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::thread;
 
+use nix::fcntl::{FcntlArg, fcntl};
 use serde_json::Value;
 
-use crate::util::{Job, Ran, Serve, backends, figure, tare};
+use crate::netns::Netns;
+use crate::util::{Job, Ran, Serve, backends, figure, is_root, tare};
 
 /// The tests that go through the faults, by their commands, with their flags and the transports to
 /// go over.
@@ -79,9 +81,11 @@ fn for_each_way_at_once(scenario: impl Fn(&Way) + Sync) {
     at_once(&["tcp", "udp"], scenario);
 }
 
-/// For what only connections suffer.
-fn for_each_way_over_tcp_at_once(scenario: impl Fn(&Way) + Sync) {
-    at_once(&["tcp"], scenario);
+/// All at once, each with a namespace of its own, where there may be some.
+fn in_namespaces(protos: &[&'static str], scenario: impl Fn(&Way, &Netns) + Sync) {
+    if is_root("ip netns") {
+        at_once(protos, |way| scenario(way, &Netns::make()));
+    }
 }
 
 fn at_once(protos: &[&'static str], scenario: impl Fn(&Way) + Sync) {
@@ -146,6 +150,14 @@ fn stranger(answer: impl FnOnce(TcpStream) + Send + 'static) -> String {
 fn drain(mut stream: TcpStream) {
     let mut bytes = [0; 4096];
     while matches!(stream.read(&mut bytes), Ok(1..)) {}
+}
+
+/// A pipe without room, and its reader, which does not read.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = pipe().unwrap();
+    let size = fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
+    writer.write_all(&vec![b'x'; size as usize]).unwrap();
+    (reader, writer)
 }
 
 /// A shell that runs `tare` within limits.

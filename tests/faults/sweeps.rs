@@ -1,19 +1,22 @@
 //! The server changes under a sweep.
 
 use std::fs;
-use std::io::{PipeReader, Read, pipe};
-use std::path::Path;
+use std::io::{Read, pipe};
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Way, for_each_way_at_once};
-use crate::util::{Job, Serve, eventually, figure, report, tare, test_words, text};
+use crate::util::{Job, Ran, Serve, eventually, figure, report, tare, test_words, text};
 
 /// A sweep of three steps that streams its results into a pipe with no room for the first of them:
-/// it stands between two steps until the pipe is read.
-fn between_steps(way: &Way, serve: &Serve, file: &Path) -> (Job, PipeReader) {
+/// it stands between two steps until the pipe is read. Its server is killed then, and perhaps
+/// started again. Gives the server, how the sweep ended, and the report in its file.
+fn killed_between_steps(way: &Way, again: bool) -> (Serve, Ran, Value) {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("sweep.json");
+    let mut serve = Serve::start("");
     let (mut results, stdout) = pipe().unwrap();
     // Rounded up to a page.
     fcntl(&stdout, FcntlArg::F_SETPIPE_SZ(1)).unwrap();
@@ -30,7 +33,8 @@ fn between_steps(way: &Way, serve: &Serve, file: &Path) -> (Job, PipeReader) {
         way.all_flags()
     );
     let mut command = tare();
-    command.args(test_words(way.test, serve.address(), &flags));
+    let address = serve.address().to_owned();
+    command.args(test_words(way.test, &address, &flags));
     let client = Job::start_into(command, stdout);
     // The step is over when its line begins; that of its only interval comes before it has its
     // server's figures.
@@ -40,25 +44,23 @@ fn between_steps(way: &Way, serve: &Serve, file: &Path) -> (Job, PipeReader) {
         results.read_exact(&mut byte).unwrap();
         read.extend(byte);
     }
-    (client, results)
+    serve.job.signal(Signal::SIGKILL);
+    eventually("it has ended", || !serve.job.is_running());
+    if again {
+        serve = Serve::start(&format!("--listen {address}"));
+    }
+    let mut lines = String::new();
+    results.read_to_string(&mut lines).unwrap();
+    assert!(!again || lines.len() > 4096, "the client never stood still: {lines}");
+    let ran = client.wait();
+    (serve, ran, report(&fs::read_to_string(&file).unwrap()))
 }
 
 #[test]
 fn a_server_that_is_restarted_between_steps_is_measured_on() {
     for_each_way_at_once(|way| {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("sweep.json");
-        let serve = Serve::start("");
-        let (client, mut results) = between_steps(way, &serve, &file);
-        serve.job.signal(Signal::SIGKILL);
-        let address = serve.address().to_owned();
-        serve.job.wait();
-        let again = Serve::start(&format!("--listen {address}"));
-        let mut lines = String::new();
-        results.read_to_string(&mut lines).unwrap();
-        assert!(lines.len() > 4096, "the client never stood still: {lines}");
-        client.wait().exits(0);
-        let report = report(&fs::read_to_string(&file).unwrap());
+        let (serve, ran, report) = killed_between_steps(way, true);
+        ran.exits(0);
         assert_eq!(report["partial"], false);
         let steps = report["results"].as_array().unwrap();
         assert_eq!(steps.len(), 3);
@@ -72,26 +74,17 @@ fn a_server_that_is_restarted_between_steps_is_measured_on() {
         let servers = report["environment"]["servers"].as_array().unwrap();
         let names: Vec<_> = servers.iter().map(|s| json!([s["instance"]])).collect();
         assert_eq!(names.iter().collect::<Vec<_>>(), instances[..2]);
-        again.serves();
-        again.stops();
+        serve.serves();
+        serve.stops();
     });
 }
 
 #[test]
 fn a_server_that_is_gone_between_steps_ends_the_sweep_with_what_it_had() {
     for_each_way_at_once(|way| {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("sweep.json");
-        let serve = Serve::start("");
-        let (client, mut results) = between_steps(way, &serve, &file);
-        serve.job.signal(Signal::SIGKILL);
-        let address = serve.address().to_owned();
-        serve.job.wait();
-        results.read_to_string(&mut String::new()).unwrap();
-        let ran = client.wait().exits(1);
-        let start = format!("start `tare serve --listen {address}` there");
-        ran.complains(&[&address, &start]);
-        let report = report(&fs::read_to_string(&file).unwrap());
+        let (serve, ran, report) = killed_between_steps(way, false);
+        let start = format!("start `tare serve --listen {}` there", serve.address());
+        ran.exits(1).complains(&[serve.address(), &start]);
         assert_eq!(report["partial"], true);
         let [whole, failed] = &report["results"].as_array().unwrap()[..] else {
             panic!("{report:#}");

@@ -18,66 +18,56 @@ fn warning<'a>(report: &'a Value, code: &str) -> (&'a str, &'a str) {
 }
 
 #[test]
-fn ports_that_run_out_are_told() {
+fn ports_that_run_out_are_reported_and_with_none_left_nothing_is_measured() {
     if !is_root("ip netns") {
         return;
     }
     for backend in backends() {
         let netns = Netns::make();
         let serve = netns.serve();
+        let address = serve.address();
         netns.sysctl("ipv4/ip_local_port_range", "61000 61019");
         let flags = format!("-n 1000 -c 64 --wait block --backend {backend}");
-        let words = lat_words(serve.address(), &flags);
         // What can be measured is; and that it is less than was asked for is said, with what to
         // type.
-        let ran = Job::start(netns.tare(&words)).wait().exits(0);
+        let ran = Job::start(netns.tare(&lat_words(address, &flags))).wait().exits(0);
         let report = ran.report();
-        let (message, advice) = warning(&report, "ephemeral-ports");
-        assert!(
-            message.contains("64 connections at once")
-                && message.contains("20 ephemeral ports (61000-61019)"),
-            "{message}"
-        );
-        assert!(advice.contains("sysctl -w net.ipv4.ip_local_port_range="), "{advice}");
-        let (message, advice) = warning(&report, "connections-missing");
-        assert!(
-            message
-                .contains("of 64 connections were measured on: no ephemeral port is left towards"),
-            "{message}"
-        );
-        assert!(advice.contains("net.ipv4.ip_local_port_range"), "{advice}");
+        for (code, messages, to_type) in [
+            (
+                "ephemeral-ports",
+                ["64 connections at once", "20 ephemeral ports (61000-61019)"],
+                "sysctl -w net.ipv4.ip_local_port_range=",
+            ),
+            (
+                "connections-missing",
+                ["of 64 connections were measured on", ": no ephemeral port is left towards"],
+                "net.ipv4.ip_local_port_range",
+            ),
+        ] {
+            let (message, advice) = warning(&report, code);
+            assert!(messages.iter().all(|words| message.contains(words)), "{message}");
+            assert!(advice.contains(to_type), "{advice}");
+        }
         let result = &report["results"][0];
         assert_eq!(figure(result, "/operations/completed"), 1000);
         assert_eq!(text(result, "/errors/0/cause"), "EADDRNOTAVAIL");
         assert_eq!(text(result, "/errors/0/phase"), "connect");
-        ran.complains(&["no ephemeral port is left towards", serve.address()]);
+        ran.complains(&["no ephemeral port is left towards", address]);
         serve.stops();
-    }
-}
 
-#[test]
-fn with_no_port_left_nothing_is_measured() {
-    if !is_root("ip netns") {
-        return;
-    }
-    for backend in backends() {
         let netns = Netns::make();
         let serve = netns.serve();
+        let address = serve.address();
         // Another program of the namespace has the only ones.
         netns.sysctl("ipv4/ip_local_port_range", "61000 61001");
         let flags = format!("-d 60s -c 2 --warmup 0 --wait block --backend {backend}");
-        let words = lat_words(serve.address(), &flags);
-        let holder = Job::start(netns.tare(&words));
+        let holder = Job::start(netns.tare(&lat_words(address, &flags)));
         holder.is_measuring();
         for test in ["lat", "bw"] {
-            let words = test_words(test, serve.address(), "-n 100 --wait block");
+            let words = test_words(test, address, "-n 100 --wait block");
             let ran = Job::start(netns.tare(&words)).wait().exits(1);
-            let said = [
-                "no ephemeral port is left towards",
-                serve.address(),
-                "net.ipv4.ip_local_port_range",
-            ];
-            let ran = ran.complains(&said);
+            let to_type = "net.ipv4.ip_local_port_range";
+            let ran = ran.complains(&["no ephemeral port is left towards", address, to_type]);
             assert_eq!(ran.report()["partial"], true);
         }
         drop(holder);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use super::hostile::{FINE, Hostile};
-use super::{all_went_well, for_each_backend, http, result};
+use super::{all_went_well, for_each_backend, http, measured};
 use crate::util::text;
 
 /// A server that remembers who came and which hosts they asked for.
@@ -39,22 +39,14 @@ impl Witness {
 }
 
 #[test]
-fn local_addresses_take_turns() {
+fn local_addresses_take_turns_where_they_are_of_this_machine() {
     let witness = Witness::start();
+    let url = witness.server.url();
     for_each_backend(|backend| {
-        let flags = format!("-n 40 -c 4 --bind 127.0.0.2,127.0.0.3 {backend}");
-        all_went_well(&result(&http(&witness.server.url(), &flags).exits(0)), 40);
+        all_went_well(&measured(&url, &["-n 40 -c 4 --bind 127.0.0.2,127.0.0.3", backend]), 40);
         let host = format!("host {}", witness.server.address);
         assert_eq!(witness.noted(), ["from 127.0.0.2", "from 127.0.0.3", &host]);
-    });
-}
-
-#[test]
-fn a_local_address_that_is_none_is_refused() {
-    let witness = Witness::start();
-    for_each_backend(|backend| {
-        let flags = format!("-n 4 -c 1 --bind 192.0.2.1 {backend}");
-        let ran = http(&witness.server.url(), &flags).exits(2);
+        let ran = http(&url, &format!("-n 4 -c 1 --bind 192.0.2.1 {backend}")).exits(2);
         ran.complains(&["192.0.2.1", "--bind"]);
     });
 }
@@ -62,23 +54,30 @@ fn a_local_address_that_is_none_is_refused() {
 #[test]
 fn names_go_where_the_flags_say() {
     let witness = Witness::start();
-    let port = witness.port();
+    let (port, address) = (witness.port(), &witness.server.address);
+    let shop = format!("http://shop.example:{port}/");
     for_each_backend(|backend| {
-        let url = format!("http://shop.example:{port}/");
-        let flags = format!("-n 4 -c 2 --resolve shop.example:{port}:127.0.0.1 {backend}");
-        let result = result(&http(&url, &flags).exits(0));
-        all_went_well(&result, 4);
-        assert_eq!(text(&result, "/params/address"), witness.server.address);
-        let host = format!("host shop.example:{port}");
-        assert_eq!(witness.noted(), ["from 127.0.0.1", &host]);
-
-        let address = &witness.server.address;
-        let flags = format!("-n 4 -c 2 --connect-to {address} {backend}");
-        all_went_well(&super::result(&http("http://shop.example/", &flags).exits(0)), 4);
-        assert_eq!(witness.noted(), ["from 127.0.0.1", "host shop.example"]);
-
-        let flags = format!("-n 4 -c 2 --host other.example {backend}");
-        all_went_well(&super::result(&http(&witness.server.url(), &flags).exits(0)), 4);
-        assert_eq!(witness.noted(), ["from 127.0.0.1", "host other.example"]);
+        for (url, flags, host) in [
+            (
+                &*shop,
+                format!("--resolve shop.example:{port}:127.0.0.1"),
+                format!("host shop.example:{port}"),
+            ),
+            (
+                "http://shop.example/",
+                format!("--connect-to {address}"),
+                "host shop.example".to_owned(),
+            ),
+            (
+                &witness.server.url(),
+                "--host other.example".to_owned(),
+                "host other.example".to_owned(),
+            ),
+        ] {
+            let result = measured(url, &["-n 4 -c 2", &flags, backend]);
+            all_went_well(&result, 4);
+            assert_eq!(text(&result, "/params/address"), address);
+            assert_eq!(witness.noted(), ["from 127.0.0.1", &host]);
+        }
     });
 }

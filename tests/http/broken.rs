@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::hostile::{FINE, Hostile, Talk};
 use super::{
-    all_went_well, code, errors, for_each_backend, for_each_backend_at_once, http, operations,
-    result, sockets_used,
+    all_went_well, code, errors, for_each_backend, for_each_backend_at_once, http, measured,
+    operations, result, sockets_used,
 };
 use crate::util::figure;
 
@@ -30,54 +30,42 @@ fn all_fail(server: &Hostile, phase: &str, cause: &str, says: &str) {
 }
 
 #[test]
-fn a_body_shorter_than_promised() {
-    let short = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf";
-    let server = Hostile::answering_once(short);
-    all_fail(
-        &server,
-        "receive",
-        "short-body",
-        "closed a connection before the body was as long as promised",
-    );
-    let short = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n";
-    let server = Hostile::answering_once(short);
-    all_fail(
-        &server,
-        "receive",
-        "short-body",
-        "closed a connection before the body was as long as promised",
-    );
-}
-
-#[test]
-fn no_answer_and_half_a_head() {
-    let server = Hostile::answering_once("");
-    all_fail(&server, "receive", "early-close", "closed a connection before it answered");
-    let server = Hostile::answering_once("HTTP/1.1 200 OK\r\nContent-Le");
-    all_fail(&server, "receive", "cut-head", "closed a connection amid the head");
+fn answers_that_are_cut() {
+    let short = "closed a connection before the body was as long as promised";
+    for (answer, cause, says) in [
+        ("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf", "short-body", short),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n", "short-body", short),
+        ("", "early-close", "closed a connection before it answered"),
+        ("HTTP/1.1 200 OK\r\nContent-Le", "cut-head", "closed a connection amid the head"),
+    ] {
+        all_fail(&Hostile::answering_once(answer), "receive", cause, says);
+    }
+    let server = Hostile::start(|mut talk| {
+        talk.hears_a_request();
+        talk.resets();
+    });
+    all_fail(&server, "receive", "ECONNRESET", "reset a connection");
 }
 
 #[test]
 fn what_is_no_http() {
     let says = "sent what is no HTTP/1.1 response";
-    for garbage in [
-        &b"\xff\x00 gibberish \x07\x1b[31m\r\n\r\n"[..],
-        b"SSH-2.0-OpenSSH_9.9\r\n",
-        b"HTTP/2 200\r\n\r\n",
-        b"tare\x01\x05\x00\x02{}",
+    let ok = "HTTP/1.1 200 OK\r\n";
+    for (answer, cause) in [
+        (b"\xff\x00 gibberish \x07\x1b[31m\r\n\r\n".to_vec(), "malformed"),
+        (b"SSH-2.0-OpenSSH_9.9\r\n".to_vec(), "malformed"),
+        (b"HTTP/2 200\r\n\r\n".to_vec(), "malformed"),
+        (b"tare\x01\x05\x00\x02{}".to_vec(), "malformed"),
+        (format!("{ok}Content-Length: 2\r\nContent-Length: 3\r\n\r\nok").into(), "bad-framing"),
+        (format!("{ok}Content-Length: -2\r\n\r\nok").into(), "bad-framing"),
+        (format!("{ok}Content-Length: 99999999999999999999999\r\n\r\nok").into(), "bad-framing"),
+        (
+            format!("{ok}Transfer-Encoding: chunked\r\n\r\nzz\r\nok\r\n0\r\n\r\n").into(),
+            "bad-chunk",
+        ),
     ] {
-        all_fail(&Hostile::answering(garbage), "parse", "malformed", says);
+        all_fail(&Hostile::answering(answer), "parse", cause, says);
     }
-    let framings = [
-        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok",
-        "HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nok",
-        "HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999999\r\n\r\nok",
-    ];
-    for framing in framings {
-        all_fail(&Hostile::answering(framing), "parse", "bad-framing", says);
-    }
-    let chunks = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nok\r\n0\r\n\r\n";
-    all_fail(&Hostile::answering(chunks), "parse", "bad-chunk", says);
 }
 
 #[test]
@@ -103,23 +91,14 @@ fn a_head_beyond_the_limits() {
 }
 
 #[test]
-fn connections_that_are_reset() {
-    let server = Hostile::start(|mut talk| {
-        talk.hears_a_request();
-        talk.resets();
-    });
-    all_fail(&server, "receive", "ECONNRESET", "reset a connection");
-}
-
-#[test]
 fn a_body_longer_than_promised() {
     let server = Hostile::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokay, and more");
     for_each_backend(|backend| {
         let ran = http(&server.url(), &format!("-n 6 -c 2 {backend}")).exits(0);
         let result = result(&ran);
         // Each was answered in full before that; the connection is of no use after it.
-        let told = errors(&result, "parse", "long-body");
-        assert_eq!(told, 6, "{result:#}");
+        let reported = errors(&result, "parse", "long-body");
+        assert_eq!(reported, 6, "{result:#}");
         assert_eq!(operations(&result, "completed"), 6, "{result:#}");
         assert!(sockets_used(&result) >= 6, "{result:#}");
     });
@@ -152,7 +131,7 @@ fn interim_responses_are_no_answers() {
             .concat(),
     );
     for_each_backend(|backend| {
-        let result = result(&http(&server.url(), &format!("-n 100 -c 2 {backend}")).exits(0));
+        let result = measured(&server.url(), &["-n 100 -c 2", backend]);
         all_went_well(&result, 100);
         assert_eq!(code(&result, "200"), 100, "{result:#}");
         assert_eq!(sockets_used(&result), 2);
@@ -170,12 +149,11 @@ fn answers_that_drip_are_answers() {
         }
     });
     for_each_backend(|backend| {
-        let result = result(&http(&server.url(), &format!("-n 20 -c 2 {backend}")).exits(0));
+        let result = measured(&server.url(), &["-n 20 -c 2", backend]);
         all_went_well(&result, 20);
     });
 }
 
-/// Every third answer is cut: the others count, at their own latencies.
 #[test]
 fn good_answers_among_bad_ones_count() {
     let requests = Arc::new(AtomicU64::new(0));
@@ -188,7 +166,7 @@ fn good_answers_among_bad_ones_count() {
         }
     });
     for_each_backend(|backend| {
-        let result = result(&http(&server.url(), &format!("-n 30 -c 1 {backend}")).exits(0));
+        let result = measured(&server.url(), &["-n 30 -c 1", backend]);
         assert_eq!(operations(&result, "completed"), 20, "{result:#}");
         assert_eq!(errors(&result, "receive", "short-body"), 10, "{result:#}");
         assert_eq!(figure(&result, "/latency/service/count"), 20);

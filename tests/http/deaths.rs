@@ -2,19 +2,23 @@
 
 use nix::sys::signal::Signal;
 
-use super::{for_each_backend_at_once, operations, result, sockets_used, start};
-use crate::util::{Serve, figure, warnings};
+use super::{for_each_backend_at_once, operations, result, sockets_used, start, url, warning};
+use crate::util::{Job, Serve, figure, text, warnings};
+
+/// A run, and the address of its server, which was killed while that measured.
+fn orphaned(flags: &str) -> (Job, String) {
+    let serve = Serve::start("");
+    let job = start(&url(&serve, "/"), flags);
+    job.is_measuring();
+    serve.job.signal(Signal::SIGKILL);
+    (job, serve.address().to_owned())
+}
 
 #[test]
 fn a_server_that_comes_back_is_found_again() {
     for_each_backend_at_once(|backend| {
-        let serve = Serve::start("");
-        let address = serve.address().to_owned();
         let flags = format!("-d 2s -c 4 --wait block --interval 100ms {backend}");
-        let job = start(&format!("http://{address}/"), &flags);
-        job.is_measuring();
-        serve.job.signal(Signal::SIGKILL);
-        drop(serve);
+        let (job, address) = orphaned(&flags);
         let _again = Serve::start(&format!("--listen {address}"));
         let result = result(&job.wait().exits(0));
         assert_eq!(operations(&result, "timed_out"), 0, "{result:#}");
@@ -30,15 +34,9 @@ fn a_server_that_comes_back_is_found_again() {
 }
 
 #[test]
-fn a_server_that_stays_away_ends_nothing_early_and_is_told() {
+fn a_server_that_stays_away_ends_nothing_early_and_is_reported() {
     for_each_backend_at_once(|backend| {
-        let serve = Serve::start("");
-        let url = format!("http://{}/", serve.address());
-        let flags = format!("-d 1500ms -R 2000 -c 4 --wait block {backend}");
-        let job = start(&url, &flags);
-        job.is_measuring();
-        serve.job.signal(Signal::SIGKILL);
-        drop(serve);
+        let (job, _) = orphaned(&format!("-d 1500ms -R 2000 -c 4 --wait block {backend}"));
         let ran = job.wait().exits(0).complains(&["warning: ", "connect ECONNREFUSED", "`errors`"]);
         let report = ran.report();
         for code in ["failures", "unsent", "rate-not-reached"] {
@@ -48,13 +46,8 @@ fn a_server_that_stays_away_ends_nothing_early_and_is_told() {
         assert!(operations(&result, "completed") > 0, "{ran:#?}");
         // The schedule went on without it, and nothing of it vanished.
         // And that it was away is why.
-        let warnings = ran.report()["warnings"].clone();
-        let why = warnings
-            .as_array()
-            .unwrap()
-            .iter()
-            .find(|warning| warning["code"] == "rate-not-reached");
-        let why = why.expect("a cause")["message"].as_str().unwrap();
+        let why = warning(&report, "rate-not-reached");
+        let why = text(&why, "/message");
         assert!(why.contains("the server, connections to it were down"), "{why}");
         let due = operations(&result, "due");
         assert!((2_990..=3_010).contains(&due), "{result:#}");
@@ -69,19 +62,11 @@ fn a_server_that_stays_away_ends_nothing_early_and_is_told() {
 #[test]
 fn by_count_a_server_that_stays_away_ends_the_run() {
     for_each_backend_at_once(|backend| {
-        let serve = Serve::start("");
-        let address = serve.address().to_owned();
-        let url = format!("http://{address}/");
-        let flags = format!(
+        let (job, address) = orphaned(&format!(
             "-n 100000000 -c 4 --wait block --timeout 300ms --connect-timeout 300ms {backend}"
-        );
-        let job = start(&url, &flags);
-        job.is_measuring();
-        serve.job.signal(Signal::SIGKILL);
-        drop(serve);
-        let ran = job.wait();
+        ));
         // Whichever of its connections was noticed first, and how.
-        let ran = ran.exits(1).complains(&[&address]);
+        let ran = job.wait().exits(1).complains(&[&address]);
         let report = ran.report();
         assert_eq!(report["partial"], true);
         assert!(figure(&report["results"][0], "/operations/completed") > 0);

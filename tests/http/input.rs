@@ -36,35 +36,18 @@ fn urls_that_are_none() {
     ] {
         refused(http(url, "-n 1"), 2, &[says]);
     }
+    http("https://localhost/", "-n 1").exits(2).complains(&["https", "http://"]);
     refused(http("http://localhost/a b", "-n 1"), 2, &["/a b", "%20"]);
     refused(http("http://localhost/\r\nX: y", "-n 1"), 2, &[]);
 }
 
 #[test]
-fn https_is_said_to_be_missing() {
-    let ran = http("https://localhost/", "-n 1").exits(2);
-    ran.complains(&["https", "http://"]);
-}
-
-#[test]
-fn hosts_that_nobody_knows() {
+fn hosts_that_nobody_knows_and_files_that_are_missing() {
     refused(http("http://nowhere.invalid/", "-n 1"), 1, &["nowhere.invalid"]);
-}
-
-#[test]
-fn files_that_are_missing() {
-    let url = "http://127.0.0.1:9/";
-    for flags in ["--body-file /nonexistent/body", "--urls /nonexistent/urls"] {
-        let name = flags.split(' ').nth(1).unwrap();
-        let flags = format!("-n 1 {flags}");
-        let ran = if flags.contains("--urls") {
-            let words: Vec<_> = ["http"].into_iter().chain(flags.split(' ')).collect();
-            run(&words)
-        } else {
-            http(url, &flags)
-        };
-        refused(ran, 2, &[name]);
-    }
+    let body = http("http://127.0.0.1:9/", "-n 1 --body-file /nonexistent/body");
+    refused(body, 2, &["/nonexistent/body"]);
+    let urls = run(&["http", "-n", "1", "--urls", "/nonexistent/urls"]);
+    refused(urls, 2, &["/nonexistent/urls"]);
 }
 
 #[test]
@@ -135,7 +118,6 @@ fn urls_are_read_from_stdin() {
     assert_eq!(report["results"][0]["operations"]["completed"], 8);
 }
 
-/// What would end one header and begin another, or a second request.
 #[test]
 fn headers_cannot_be_smuggled() {
     let server = Hostile::answering(FINE);

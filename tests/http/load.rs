@@ -8,19 +8,14 @@ use serde_json::{Value, json};
 
 use super::hostile::{FINE, Hostile};
 use super::{
-    all_went_well, for_each_backend, holds_together, http, operations, result, sockets_used, start,
-    words,
+    all_went_well, code, for_each_backend, holds_together, http, measured, operations, result,
+    sockets_used, start, url, with_server, words,
 };
-use crate::util::{Job, Serve, figure, tare};
-
-fn url(serve: &Serve, path: &str) -> String {
-    format!("http://{}{path}", serve.address())
-}
+use crate::util::{Job, Serve, figure, run, tare};
 
 #[test]
 fn counts_are_exact_in_closed_and_open_loop() {
-    let serve = Serve::start("");
-    for_each_backend(|backend| {
+    with_server(|url, backend| {
         for flags in [
             "-n 1 -c 1",
             "-n 3 -c 10",
@@ -33,7 +28,7 @@ fn counts_are_exact_in_closed_and_open_loop() {
             "-n 100 -c 10 --warmup 50ms",
             "-n 100 -c 10 --warmup 50ms -R 1000",
         ] {
-            let result = result(&http(&url(&serve, "/"), &format!("{flags} {backend}")).exits(0));
+            let result = measured(&url("/"), &[flags, backend]);
             let count = flags.split(' ').nth(1).unwrap().parse().unwrap();
             all_went_well(&result, count);
             let open = flags.contains("-R");
@@ -52,10 +47,9 @@ fn counts_are_exact_in_closed_and_open_loop() {
 
 #[test]
 fn each_number_of_connections_is_a_result() {
-    let serve = Serve::start("");
-    for_each_backend(|backend| {
+    with_server(|url, backend| {
         let flags = format!("-c 1,5,50,200 -n 400 {backend}");
-        let report = http(&url(&serve, "/"), &flags).exits(0).report();
+        let report = http(&url("/"), &flags).exits(0).report();
         let results = report["results"].as_array().unwrap();
         let asked = |result: &Value| figure(result, "/params/connections");
         let all: Vec<_> = results.iter().map(asked).collect();
@@ -65,30 +59,21 @@ fn each_number_of_connections_is_a_result() {
             all_went_well(result, 400);
             assert_eq!(sockets_used(result), asked(result));
         }
-    });
-}
-
-#[test]
-fn each_step_is_judged_by_the_workers_that_it_had() {
-    let serve = Serve::start("");
-    for_each_backend(|backend| {
+        // Each step is judged by the workers that it had.
         let flags = format!("-c 1,8 --threads 2 -n 400 {backend}");
-        let report = http(&url(&serve, "/"), &flags).exits(0).report();
+        let report = http(&url("/"), &flags).exits(0).report();
         let results = report["results"].as_array().unwrap().iter();
-        let cpus = |result: &Value| {
-            let cpus = &result["instrument"]["client"]["cpus"];
-            cpus.as_array().unwrap().len()
-        };
+        let cpus =
+            |result: &Value| result["instrument"]["client"]["cpus"].as_array().unwrap().len();
         assert_eq!(results.map(cpus).collect::<Vec<_>>(), [1, 2]);
     });
 }
 
 #[test]
 fn time_ends_a_run_too() {
-    let serve = Serve::start("");
-    for_each_backend(|backend| {
-        let flags = format!("-d 300ms -c 4 --wait block --interval 100ms {backend}");
-        let result = result(&http(&url(&serve, "/bytes/1000"), &flags).exits(0));
+    with_server(|url, backend| {
+        let flags = ["-d 300ms -c 4 --wait block --interval 100ms", backend];
+        let result = measured(&url("/bytes/1000"), &flags);
         let completed = operations(&result, "completed");
         assert!(completed > 100, "{result:#}");
         assert_eq!(result["errors"], json!([]));
@@ -119,17 +104,14 @@ fn a_pipeline_has_a_sample_for_each_answer() {
         }
     });
     for_each_backend(|backend| {
-        let flags = format!("-n 80 -c 1 --pipeline 8 {backend}");
-        let result = result(&http(&server.url(), &flags).exits(0));
+        let result = measured(&server.url(), &["-n 80 -c 1 --pipeline 8", backend]);
         all_went_well(&result, 80);
         assert_eq!(figure(&result, "/latency/service/count"), 80);
         assert_eq!(figure(&result, "/params/pipeline"), 8);
         assert_eq!(sockets_used(&result), 1);
     });
-    let serve = Serve::start("");
-    for_each_backend(|backend| {
-        let flags = format!("-n 5000 -c 10 --pipeline 8 {backend}");
-        let result = result(&http(&url(&serve, "/bytes/100"), &flags).exits(0));
+    with_server(|url, backend| {
+        let result = measured(&url("/bytes/100"), &["-n 5000 -c 10 --pipeline 8", backend]);
         all_went_well(&result, 5000);
         assert_eq!(figure(&result, "/transfer/body_bytes"), 500_000);
         assert_eq!(sockets_used(&result), 10);
@@ -138,8 +120,7 @@ fn a_pipeline_has_a_sample_for_each_answer() {
 
 #[test]
 fn connections_of_a_few_requests_are_replaced() {
-    let serve = Serve::start("");
-    for_each_backend(|backend| {
+    with_server(|url, backend| {
         for (flags, each) in [
             ("--connection close", 1),
             ("--requests-per-connection 1", 1),
@@ -148,7 +129,7 @@ fn connections_of_a_few_requests_are_replaced() {
             ("--requests-per-connection 8 --pipeline 4", 8),
         ] {
             let flags = format!("-n 200 -c 4 {flags} {backend}");
-            let result = result(&http(&url(&serve, "/"), &flags).exits(0));
+            let result = measured(&url("/"), &[&flags]);
             all_went_well(&result, 200);
             let used = sockets_used(&result);
             let perfect = 200 / each;
@@ -173,9 +154,9 @@ fn urls_of_a_file_are_sent_by_their_weights() {
         let flags =
             format!("--urls {path} -n 600 -c 4 --threads 1 --format json --warmup 0 {backend}");
         let words: Vec<_> = ["http"].into_iter().chain(flags.split(' ')).collect();
-        let result = result(&crate::util::run(&words).exits(0));
-        assert_eq!(super::code(&result, "200"), 400, "{result:#}");
-        assert_eq!(super::code(&result, "404"), 200, "{result:#}");
+        let result = result(&run(&words).exits(0));
+        assert_eq!(code(&result, "200"), 400, "{result:#}");
+        assert_eq!(code(&result, "404"), 200, "{result:#}");
         assert_eq!(figure(&result, "/params/requests"), 3);
         let body_bytes = figure(&result, "/transfer/body_bytes");
         assert_eq!(body_bytes, 300 * 1000 + 100 * 10, "{result:#}");
@@ -195,7 +176,7 @@ fn bodies_come_from_flags_files_and_stdin() {
             for (body, bytes) in
                 [("--body hello".to_owned(), 5), (format!("--body-file {path}"), 5_000)]
             {
-                let result = result(&http(&echo, &format!("{flags} {body}")).exits(0));
+                let result = measured(&echo, &[&flags, &body]);
                 all_went_well(&result, 20);
                 let echoed = figure(&result, "/transfer/body_bytes");
                 assert_eq!(echoed, 20 * bytes, "{body} {framing}");
@@ -216,17 +197,16 @@ fn no_target_measures_a_server_of_its_own() {
     for_each_backend(|backend| {
         let flags = format!("http -n 100 -c 2 --format json --warmup 0 {backend}");
         let words: Vec<_> = flags.split(' ').collect();
-        all_went_well(&result(&crate::util::run(&words).exits(0)), 100);
+        all_went_well(&result(&run(&words).exits(0)), 100);
     });
 }
 
 #[test]
 fn an_interrupt_ends_a_run_with_what_was_measured() {
-    let serve = Serve::start("");
-    for_each_backend(|backend| {
+    with_server(|url, backend| {
         for load in ["", "-R 3000"] {
             let flags = format!("-d 60s -c 4 --wait block {load} {backend}");
-            let job = start(&url(&serve, "/"), &flags);
+            let job = start(&url("/"), &flags);
             job.is_measuring();
             job.signal(Signal::SIGINT);
             let report = job.wait().exits(130).report();

@@ -19,7 +19,7 @@ use std::thread;
 
 use serde_json::Value;
 
-use crate::util::{Job, Ran, backends, figure, text};
+use crate::util::{Job, Ran, Serve, backends, figure, text};
 
 /// `tare http` with JSON on stdout and, unless the flags say otherwise, no warm-up: the counts are
 /// exact.
@@ -60,6 +60,29 @@ fn for_each_backend_at_once(scenario: impl Fn(&str) + Sync) {
     });
 }
 
+fn url(serve: &Serve, path: &str) -> String {
+    format!("http://{}{path}", serve.address())
+}
+
+/// Runs a scenario on every backend, one after the other, against the same `tare serve`.
+fn with_server(scenario: impl Fn(&dyn Fn(&str) -> String, &str)) {
+    let serve = Serve::start("");
+    for_each_backend(|backend| scenario(&|path| url(&serve, path), backend));
+}
+
+/// The same, with all backends at once.
+fn with_server_at_once(scenario: impl Fn(&dyn Fn(&str) -> String, &str) + Sync) {
+    let serve = Serve::start("");
+    let root = url(&serve, "");
+    for_each_backend_at_once(|backend| scenario(&|path| format!("{root}{path}"), backend));
+}
+
+/// The one result of a run that went well.
+#[track_caller]
+fn measured(url: &str, flags: &[&str]) -> Value {
+    result(&http(url, &flags.join(" ")).exits(0))
+}
+
 /// The one result of a valid report.
 #[track_caller]
 fn result(ran: &Ran) -> Value {
@@ -90,14 +113,14 @@ pub(crate) fn holds_together(result: &Value) {
     let intervals = result["intervals"].as_array().unwrap();
     if !intervals.is_empty() {
         // What was answered within the measured phase, whenever it was due: the goodput.
-        let told: u64 = intervals.iter().map(|i| figure(i, "/completed")).sum();
+        let completed: u64 = intervals.iter().map(|i| figure(i, "/completed")).sum();
         let achieved = result["rate"]["achieved_per_s"].as_f64().unwrap();
         let seconds = figure(result, "/duration_ns") as f64 / 1e9;
-        assert!((achieved * seconds - told as f64).abs() < 0.5, "{result:#}");
+        assert!((achieved * seconds - completed as f64).abs() < 0.5, "{result:#}");
     }
     let by_status = result["latency"]["by_status"].as_object().unwrap();
-    for (code, told) in codes {
-        assert_eq!(by_status[code]["count"], told["count"], "{code}");
+    for (code, counted) in codes {
+        assert_eq!(by_status[code]["count"], counted["count"], "{code}");
     }
     assert_eq!(by_status.len(), codes.len());
     let connections = &result["connections"];
@@ -151,6 +174,14 @@ fn sockets_used(result: &Value) -> u64 {
 /// Responses with that status code.
 fn code(result: &Value, code: &str) -> u64 {
     result["status_codes"][code]["count"].as_u64().unwrap_or(0)
+}
+
+/// The report's warning with that code.
+#[track_caller]
+fn warning(report: &Value, code: &str) -> Value {
+    let mut warnings = report["warnings"].as_array().unwrap().iter();
+    let found = warnings.find(|warning| warning["code"] == code);
+    found.unwrap_or_else(|| panic!("{report:#}")).clone()
 }
 
 /// Errors of a kind.

@@ -4,14 +4,10 @@
 use serde_json::{Value, json};
 
 use super::{
-    all_went_well, for_each_backend, for_each_backend_at_once, holds_together, http, operations,
-    result,
+    all_went_well, for_each_backend_at_once, holds_together, http, measured, operations, result,
+    url, warning, with_server, with_server_at_once,
 };
 use crate::util::{Quiet, Serve, backends, figure, text};
-
-fn url(address: &str, path: &str) -> String {
-    format!("http://{address}{path}")
-}
 
 fn achieved(result: &Value) -> f64 {
     result["rate"]["achieved_per_s"].as_f64().unwrap()
@@ -20,13 +16,10 @@ fn achieved(result: &Value) -> f64 {
 #[test]
 fn the_rate_is_achieved() {
     let _quiet = Quiet::begin();
-    let serve = Serve::start("");
-    let address = serve.address();
-    for_each_backend(|backend| {
+    with_server(|url, backend| {
         // So many connections that some are free, though nothing here may run for a tenth of a
         // second.
-        let flags = format!("-R 1000 -d 2s -c 200 {backend}");
-        let result = result(&http(&url(address, "/"), &flags).exits(0));
+        let result = measured(&url("/"), &["-R 1000 -d 2s -c 200", backend]);
         let due = operations(&result, "due");
         assert!((1_999..=2_001).contains(&due), "{result:#}");
         assert_eq!(result["errors"], json!([]));
@@ -42,35 +35,24 @@ fn the_rate_is_achieved() {
 }
 
 #[test]
-fn poisson_arrivals_keep_the_mean() {
-    // So many in two seconds, within six standard deviations.
-    arrivals_keep_the_mean("poisson", 270);
-}
-
-#[test]
-fn jittered_arrivals_keep_the_mean() {
-    arrivals_keep_the_mean("jitter:10%", 2);
-}
-
-fn arrivals_keep_the_mean(arrivals: &str, slack: u64) {
-    let serve = Serve::start("");
-    for_each_backend(|backend| {
-        let flags = format!("-R 1000 -d 2s -c 20 --seed 7 --arrivals {arrivals} {backend}");
-        let result = result(&http(&url(serve.address(), "/"), &flags).exits(0));
-        let due = operations(&result, "due");
-        assert!(due.abs_diff(2_000) <= slack, "{arrivals}: {due}");
-        assert_eq!(result["params"]["arrivals"], arrivals);
+fn random_arrivals_keep_the_mean() {
+    with_server(|url, backend| {
+        // So many in two seconds, within six standard deviations.
+        for (arrivals, slack) in [("poisson", 270), ("jitter:10%", 2)] {
+            let flags = ["-R 1000 -d 2s -c 20 --seed 7 --arrivals", arrivals, backend];
+            let result = measured(&url("/"), &flags);
+            let due = operations(&result, "due");
+            assert!(due.abs_diff(2_000) <= slack, "{arrivals}: {due}");
+            assert_eq!(result["params"]["arrivals"], arrivals);
+        }
     });
 }
 
 #[test]
 fn rates_are_fractional_and_by_the_minute() {
-    let serve = Serve::start("");
-    let address = serve.address();
-    for_each_backend_at_once(|backend| {
+    with_server_at_once(|url, backend| {
         for (rate, per_s) in [("12.5", 12.5), ("600/m", 10.0), ("0.1k", 100.0)] {
-            let flags = format!("-R {rate} -n 10 -c 2 --warmup 0 {backend}");
-            let result = result(&http(&url(address, "/"), &flags).exits(0));
+            let result = measured(&url("/"), &["-R", rate, "-n 10 -c 2 --warmup 0", backend]);
             all_went_well(&result, 10);
             assert_eq!(result["rate"]["target_per_s"], per_s);
             // Ten at ten a second take a second: the last one has a gap behind it.
@@ -105,15 +87,15 @@ fn each_stage_is_a_result(stages: &str, due: &[u64], flags: &str) -> Vec<Vec<Val
     let run = |backend: &&str| {
         let flags =
             format!("--stages {stages} -c 300 --interval 100ms {flags} --backend {backend}");
-        let mut report = http(&url(serve.address(), "/"), &flags).exits(0).report();
+        let mut report = http(&url(&serve, "/"), &flags).exits(0).report();
         let results = std::mem::take(report["results"].as_array_mut().unwrap());
         assert_eq!(results.len(), due.len());
         for (number, (result, due)) in (1..).zip(results.iter().zip(due)) {
             holds_together(result);
             assert_eq!(result["params"]["stage"], number);
-            let told = operations(result, "due");
-            assert!(told.abs_diff(*due) <= 1, "stage {number}: {told}");
-            all_went_well(result, told);
+            let found = operations(result, "due");
+            assert!(found.abs_diff(*due) <= 1, "stage {number}: {found}");
+            all_went_well(result, found);
         }
         results
     };
@@ -122,12 +104,10 @@ fn each_stage_is_a_result(stages: &str, due: &[u64], flags: &str) -> Vec<Vec<Val
 
 #[test]
 fn what_is_late_is_dropped_where_asked() {
-    let serve = Serve::start("");
-    let address = serve.address();
-    for_each_backend_at_once(|backend| {
+    with_server_at_once(|url, backend| {
         // Two connections of 50 ms a request carry 40 a second.
-        let flags = format!("-R 400 -d 1s -c 2 --late drop {backend}");
-        let result = result(&http(&url(address, "/echo?delay=50ms"), &flags).exits(0));
+        let result =
+            measured(&url("/echo?delay=50ms"), &["-R 400 -d 1s -c 2 --late drop", backend]);
         assert!(operations(&result, "due").abs_diff(400) <= 1, "{result:#}");
         assert!(operations(&result, "dropped") >= 350, "{result:#}");
         assert!((20..=44).contains(&operations(&result, "sent")), "{result:#}");
@@ -137,12 +117,10 @@ fn what_is_late_is_dropped_where_asked() {
 }
 
 #[test]
-fn a_rate_beyond_the_connections_is_told_with_its_cause() {
-    let serve = Serve::start("");
-    let address = serve.address();
-    for_each_backend_at_once(|backend| {
+fn a_rate_beyond_the_connections_is_reported_with_its_cause() {
+    with_server_at_once(|url, backend| {
         let flags = format!("-R 400 -d 1s -c 2 {backend}");
-        let ran = http(&url(address, "/echo?delay=50ms"), &flags).exits(0);
+        let ran = http(&url("/echo?delay=50ms"), &flags).exits(0);
         let result = result(&ran);
         assert_eq!(result["rate"]["target_per_s"], 400.0);
         assert!(achieved(&result) <= 45.0, "{result:#}");
@@ -153,26 +131,21 @@ fn a_rate_beyond_the_connections_is_told_with_its_cause() {
         assert!(figure(service, "/max_ns") < 900_000_000, "{result:#}");
         let response = &result["latency"]["response"];
         assert!(figure(response, "/p50_ns") > 300_000_000, "{response:#}");
-        let report = ran.report();
-        let mut warnings = report["warnings"].as_array().unwrap().iter();
-        let told = warnings.find(|warning| warning["code"] == "rate-not-reached");
-        let told = told.unwrap_or_else(|| panic!("{report:#}"));
-        assert!(text(told, "/message").contains("40"), "{told:#}");
-        assert!(text(told, "/message").contains("the connections"), "{told:#}");
-        assert!(text(told, "/advice").contains("-c "), "{told:#}");
+        let warning = warning(&ran.report(), "rate-not-reached");
+        let message = text(&warning, "/message");
+        assert!(message.contains("40") && message.contains("the connections"), "{message}");
+        assert!(text(&warning, "/advice").contains("-c "), "{warning:#}");
     });
 }
 
 #[test]
 fn a_server_asked_for_more_than_it_can_do_answers_what_it_can() {
-    let serve = Serve::start("");
-    let address = serve.address();
     // One after the other: they would share the queue.
-    for_each_backend(|backend| {
+    with_server(|url, backend| {
         // It answers 1,000 a second. What becomes due in the warm-up would keep it for four times
         // as long as the run.
         let flags = format!("-R 5000 --warmup 1s -d 1s -c 4 {backend}");
-        let ran = http(&url(address, "/queue?service=1ms"), &flags).exits(0);
+        let ran = http(&url("/queue?service=1ms"), &flags).exits(0);
         let result = result(&ran);
         holds_together(&result);
         assert!(operations(&result, "due").abs_diff(5_000) <= 1);
@@ -191,13 +164,11 @@ fn a_server_asked_for_more_than_it_can_do_answers_what_it_can() {
 
 #[test]
 fn a_server_that_answers_little_is_slow_and_not_silent() {
-    let serve = Serve::start("");
-    let address = serve.address();
-    for_each_backend_at_once(|backend| {
+    with_server_at_once(|url, backend| {
         // The first is answered in the warm-up, and the second behind the end: nothing that was due
         // between had a connection.
-        let flags = format!("-R 100 --warmup 1500ms -d 300ms -c 1 {backend}");
-        let result = result(&http(&url(address, "/echo?delay=1s"), &flags).exits(0));
+        let result =
+            measured(&url("/echo?delay=1s"), &["-R 100 --warmup 1500ms -d 300ms -c 1", backend]);
         assert_eq!(figure(&result, "/warmup/operations/completed"), 2);
         assert_eq!(operations(&result, "completed"), 0, "{result:#}");
         assert!(operations(&result, "unsent_at_end") >= 29, "{result:#}");
@@ -210,8 +181,7 @@ fn a_server_that_answers_little_is_slow_and_not_silent() {
 fn a_stall_counts_for_all_that_were_due_meanwhile() {
     for_each_backend_at_once(|backend| {
         let serve = Serve::start("--stall 300ms:300ms");
-        let flags = format!("-R 1000 -d 1s -c 40 {backend}");
-        let result = result(&http(&url(serve.address(), "/"), &flags).exits(0));
+        let result = measured(&url(&serve, "/"), &["-R 1000 -d 1s -c 40", backend]);
         let due = operations(&result, "due");
         all_went_well(&result, due);
         // Forty could be sent into the stall; the others waited here, and it is no fault of the
@@ -219,9 +189,7 @@ fn a_stall_counts_for_all_that_were_due_meanwhile() {
         let response = &result["latency"]["response"];
         assert!(figure(response, "/p75_ns") > 20_000_000, "{response:#}");
         assert!(figure(response, "/max_ns") > 250_000_000, "{response:#}");
-        let service = &result["latency"]["service"];
-        assert!(figure(service, "/p95_ns") < 100_000_000, "{service:#}");
-        let lateness = &result["latency"]["lateness"];
-        assert!(figure(lateness, "/max_ns") > 200_000_000, "{lateness:#}");
+        assert!(figure(&result, "/latency/service/p95_ns") < 100_000_000, "{result:#}");
+        assert!(figure(&result, "/latency/lateness/max_ns") > 200_000_000, "{result:#}");
     });
 }

@@ -3,7 +3,9 @@
 
 use std::process::Command;
 
-use super::{all_went_well, figure, for_each_backend, operations, result, sockets_used, words};
+use super::{
+    all_went_well, figure, for_each_backend, operations, result, sockets_used, url, words,
+};
 use crate::netns::Netns;
 use crate::util::{Job, Ran, Serve, is_root, tare, warnings};
 
@@ -15,9 +17,9 @@ const BESIDE: u64 = 1_000;
 /// How many descriptors a process may have here, asked for so many.
 fn descriptors(wanted: u64) -> u64 {
     let raise = format!("ulimit -n {wanted} 2>/dev/null || ulimit -n $(ulimit -Hn); ulimit -n");
-    let told = Command::new("sh").args(["-c", &raise]).output().unwrap();
-    let told = String::from_utf8(told.stdout).unwrap();
-    told.trim().parse().unwrap_or(wanted)
+    let output = Command::new("sh").args(["-c", &raise]).output().unwrap();
+    let output = String::from_utf8(output.stdout).unwrap();
+    output.trim().parse().unwrap_or(wanted)
 }
 
 /// A command that runs `tare` with so many descriptors as the most it may have, even as root.
@@ -38,12 +40,10 @@ fn twenty_thousand_connections_take_one_command() {
     let may = descriptors(MANY + BESIDE);
     let many = MANY.min(may.saturating_sub(BESIDE));
     if many < MANY {
-        eprintln!(
-            "{many} connections instead of {MANY}: a process may have {may} descriptors here"
-        );
+        eprintln!("{many} connections instead of {MANY}: {may} descriptors are allowed here");
     }
     let serve = Serve::started(limited(may, &Serve::words("")));
-    let url = format!("http://{}/", serve.address());
+    let url = url(&serve, "/");
     // One backend will do: what is many here is connections, not the ways to wait for them.
     let flags = format!("-c {many} -R 1000 -d 3s --connect-timeout 10s --timeout 5s");
     let ran = Job::start(limited(may, &words(&url, &flags))).wait();
@@ -56,9 +56,9 @@ fn twenty_thousand_connections_take_one_command() {
 }
 
 #[test]
-fn a_limit_that_was_raised_is_told() {
+fn a_limit_that_was_raised_is_reported() {
     let serve = Serve::start("");
-    let url = format!("http://{}/", serve.address());
+    let url = url(&serve, "/");
     let run = |limit: &str, format: &str| {
         let flags = format!("-c 100 -n 100 --format {format}");
         let mut command = Command::new("sh");
@@ -79,7 +79,7 @@ fn a_limit_that_was_raised_is_told() {
 fn connections_may_be_more_than_descriptors() {
     const LIMIT: u64 = 400;
     let serve = Serve::start("");
-    let url = format!("http://{}/", serve.address());
+    let url = url(&serve, "/");
     for_each_backend(|backend| {
         let run = |flags: &str| {
             let flags = format!("-n 5000 --connect-timeout 10s {flags} {backend}");
@@ -104,30 +104,21 @@ fn with_a_hundred_ports(flags: &str) -> Ran {
     netns.sysctl("ipv4/ip_local_port_range", "61000 61099");
     let listen = "--listen 127.0.0.1:7117";
     let serve = Serve::started(netns.tare(&Serve::words(listen)));
-    let url = format!("http://{}/", serve.address());
+    let url = url(&serve, "/");
     Job::start(netns.tare(&words(&url, flags))).wait()
 }
 
 #[test]
-fn each_local_address_has_ports_of_its_own() {
+fn each_local_address_has_ports_of_its_own_and_what_to_type_is_said_where_they_run_out() {
     if !is_root("ip netns") {
         return;
     }
     for_each_backend(|backend| {
         let flags = format!("-n 2000 -c 250 --bind 127.0.0.1-127.0.0.3 {backend}");
-        let result = result(&with_a_hundred_ports(&flags).exits(0));
-        assert_eq!(result["connections"]["established"], 250, "{result:#}");
-        assert_eq!(sockets_used(&result), 250, "{result:#}");
-        all_went_well(&result, 2_000);
-    });
-}
-
-#[test]
-fn ports_that_run_out_are_told_with_what_to_type() {
-    if !is_root("ip netns") {
-        return;
-    }
-    for_each_backend(|backend| {
+        let all = result(&with_a_hundred_ports(&flags).exits(0));
+        assert_eq!(all["connections"]["established"], 250, "{all:#}");
+        assert_eq!(sockets_used(&all), 250, "{all:#}");
+        all_went_well(&all, 2_000);
         for (bind, says) in [
             ("", "connect from more addresses (--bind)"),
             ("--bind 127.0.0.1", "name more addresses"),

@@ -109,13 +109,17 @@ fn a_server_that_closes_at_once_is_not_flooded() {
     });
 }
 
+fn bound() -> (socket2::Socket, SocketAddr) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, address)
+}
+
 #[test]
 fn a_port_that_refuses() {
     // Bound and not listening: the port is nobody else's meanwhile.
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-    socket.bind(&any.into()).unwrap();
-    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    let (_socket, address) = bound();
     for_each_backend(|backend| {
         for flags in ["-d 10s", "-n 100", "-R 100 -d 10s"] {
             let flags = format!("{flags} -c 3 {backend}");
@@ -135,11 +139,8 @@ fn a_port_that_refuses() {
 /// A listener whose backlog is full drops what the client sends: it waits as for a firewall.
 #[test]
 fn a_port_that_never_accepts() {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-    socket.bind(&any.into()).unwrap();
+    let (socket, address) = bound();
     socket.listen(1).unwrap();
-    let address = socket.local_addr().unwrap().as_socket().unwrap();
     let patience = Duration::from_millis(200);
     let mut held = Vec::new();
     while let Ok(stream) = TcpStream::connect_timeout(&address, patience) {

@@ -4,25 +4,17 @@
 use serde_json::{Value, json};
 
 use super::{
-    all_went_well, code, for_each_backend, for_each_backend_at_once, http, operations, result,
-    sockets_used,
+    all_went_well, code, http, measured, operations, result, sockets_used, with_server,
+    with_server_at_once,
 };
-use crate::util::{Serve, figure};
+use crate::util::figure;
 
-fn url(address: &str, path: &str) -> String {
-    format!("http://{address}{path}")
-}
-
-/// Where a circuit breaker would open is read off one report.
 #[test]
 fn a_fifth_of_the_answers_is_an_error() {
-    let serve = Serve::start("");
-    let address = serve.address();
-    for_each_backend_at_once(|backend| {
-        let load = format!("-c 10 -n 1000 -R 500 --threads 1 --timeout 10s {backend}");
+    with_server_at_once(|url, backend| {
         let run = |flags: &str| {
-            let flags = format!("{load} {flags}");
-            result(&http(&url(address, "/echo?status=511:20"), &flags).exits(0))
+            let load = "-c 10 -n 1000 -R 500 --threads 1 --timeout 10s";
+            measured(&url("/echo?status=511:20"), &[load, backend, flags])
         };
         let result = run("");
         let (fine, bad) = (code(&result, "200"), code(&result, "511"));
@@ -60,12 +52,10 @@ fn a_fifth_of_the_answers_is_an_error() {
 
 /// A worker that first sees a code asks what the others have counted.
 #[test]
-fn which_response_was_the_first_of_its_code_is_told_of_several_workers() {
-    let serve = Serve::start("");
-    let address = serve.address();
-    for_each_backend(|backend| {
-        let flags = format!("-c 8 -n 1000 -R 1000 --threads 2 --timeout 10s {backend}");
-        let result = result(&http(&url(address, "/echo?status=511:5"), &flags).exits(0));
+fn which_response_was_the_first_of_its_code_is_reported_of_several_workers() {
+    with_server(|url, backend| {
+        let flags = ["-c 8 -n 1000 -R 1000 --threads 2 --timeout 10s", backend];
+        let result = measured(&url("/echo?status=511:5"), &flags);
         let codes = &result["status_codes"];
         let first = |code: &str| figure(codes, &format!("/{code}/first_ordinal"));
         assert_eq!(first("200").min(first("511")), 1, "{codes:#}");
@@ -77,11 +67,8 @@ fn which_response_was_the_first_of_its_code_is_told_of_several_workers() {
 
 #[test]
 fn a_fifth_of_the_answers_is_slow() {
-    let serve = Serve::start("");
-    let address = serve.address();
-    for_each_backend_at_once(|backend| {
-        let flags = format!("-c 50 -n 400 -R 400 {backend}");
-        let result = result(&http(&url(address, "/echo?delay=100ms:20"), &flags).exits(0));
+    with_server_at_once(|url, backend| {
+        let result = measured(&url("/echo?delay=100ms:20"), &["-c 50 -n 400 -R 400", backend]);
         all_went_well(&result, 400);
         let service = &result["latency"]["service"];
         assert!(figure(service, "/p50_ns") < 100_000_000, "{service:#}");
@@ -91,12 +78,9 @@ fn a_fifth_of_the_answers_is_slow() {
 
 #[test]
 fn what_is_expected_is_for_the_user_to_say() {
-    let serve = Serve::start("");
-    let address = serve.address();
-    for_each_backend(|backend| {
-        let run = |path: &str, flags: &str| {
-            http(&url(address, path), &format!("-n 50 -c 5 {flags} {backend}"))
-        };
+    with_server(|url, backend| {
+        let run =
+            |path: &str, flags: &str| http(&url(path), &format!("-n 50 -c 5 {flags} {backend}"));
         for (path, expect) in [
             ("/echo?status=404", "404"),
             ("/echo?status=404", "2xx,4xx"),
@@ -122,11 +106,9 @@ fn what_is_expected_is_for_the_user_to_say() {
 
 #[test]
 fn every_interval_tells_its_codes() {
-    let serve = Serve::start("");
-    let address = serve.address();
-    for_each_backend(|backend| {
-        let flags = format!("-R 500 -d 600ms -c 5 --interval 100ms {backend}");
-        let result = result(&http(&url(address, "/echo?status=503:50"), &flags).exits(0));
+    with_server(|url, backend| {
+        let flags = ["-R 500 -d 600ms -c 5 --interval 100ms", backend];
+        let result = measured(&url("/echo?status=503:50"), &flags);
         let intervals = result["intervals"].as_array().unwrap();
         assert_eq!(intervals.len(), 6);
         for status in ["200", "503"] {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::hostile::FINE;
-use super::{all_went_well, errors, for_each_backend, http, result, sockets_used};
+use super::{all_went_well, errors, for_each_backend, http, measured, result, sockets_used};
 use crate::util::figure;
 
 /// A listener whose queue holds `backlog` + 1 connections.
@@ -65,8 +65,7 @@ impl Local {
 fn a_connection_for_each_request_costs_no_wait() {
     let local = Local::start(100, Duration::ZERO, FINE);
     for_each_backend(|backend| {
-        let flags = format!("-n 100 -c 1 --connection close {backend}");
-        let result = result(&http(&local.url(), &flags).exits(0));
+        let result = measured(&local.url(), &["-n 100 -c 1 --connection close", backend]);
         all_went_well(&result, 100);
         assert_eq!(sockets_used(&result), 100);
         // Where each connect is noticed at the next look at the interrupt, it takes ten seconds.
@@ -79,8 +78,7 @@ fn a_connection_for_each_request_costs_no_wait() {
 fn a_full_queue_is_waited_for() {
     for_each_backend(|backend| {
         let local = Local::start(1, Duration::from_millis(50), FINE);
-        let flags = format!("-n 40 -c 20 {backend}");
-        let result = result(&http(&local.url(), &flags).exits(0));
+        let result = measured(&local.url(), &["-n 40 -c 20", backend]);
         all_went_well(&result, 40);
         assert_eq!(figure(&result, "/connections/established"), 20);
         assert_eq!(sockets_used(&result), 20);

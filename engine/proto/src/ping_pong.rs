@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_instead_of_a_reply_or_behind_it_are_told_apart() {
+    fn figures_instead_of_a_reply_or_behind_it_are_recognised() {
         assert_eq!(Progress::new(4).handle_reply(b"tare\x01", 5), Ok(Received::Control { at: 0 }));
         assert_eq!(Progress::new(4).handle_reply(b"t\0\0\0\0", 1), Ok(Received::Control { at: 0 }));
         assert_eq!(Progress::new(4).handle_reply(b"\0\0\0\0t", 5), Ok(Received::Control { at: 4 }));
@@ -224,36 +224,33 @@ mod tests {
         fn both_ends_meet_whatever_the_stream_moves(
             size in 1usize..200, steps in prop::collection::vec(1usize..50, 1..50), ns in 0u64..(1 << 56),
         ) {
-            // Request and reply cross a pipe that moves as many bytes at a time as `steps` says.
             let mut steps = steps.iter().cycle();
+            // A message crosses a pipe that moves as many bytes at a time as `steps` says.
+            let mut cross = |message: &[u8], receive: fn(&mut Progress, &[u8], usize, bool)| {
+                let mut arrived = vec![0u8; size + 1];
+                let (mut sending, mut receiving) = (Progress::new(size), Progress::new(size));
+                sending.handle_sent(size);
+                sending.restart();
+                loop {
+                    let (from, to) = (sending.remaining(), receiving.receive_range().start);
+                    let n = from.len().min(*steps.next().unwrap());
+                    arrived[to..to + n].copy_from_slice(&message[from.start..from.start + n]);
+                    let sent = sending.handle_sent(n);
+                    receive(&mut receiving, &arrived, n, sent);
+                    if sent { return arrived; }
+                }
+            };
             let mut request = vec![0u8; size];
             put_flags(&mut request, true);
-            let mut arrived = vec![0u8; size + 1];
-            let (mut sending, mut receiving) = (Progress::new(size), Progress::new(size));
-            loop {
-                let range = sending.remaining();
-                let n = range.len().min(*steps.next().unwrap());
-                let at = receiving.receive_range().start;
-                arrived[at..at + n].copy_from_slice(&request[range.start..range.start + n]);
-                let sent = sending.handle_sent(n);
-                prop_assert_eq!(receiving.handle_request(n), Ok(sent));
-                if sent { break; }
-            }
+            let arrived = cross(&request, |end, _, n, whole| {
+                assert_eq!(end.handle_request(n), Ok(whole));
+            });
             prop_assert!(is_measured(&arrived));
-            put_residence(&mut arrived[..size], Nanos(ns));
-            let reply = arrived[..size].to_vec();
-            let mut back = vec![0u8; size + 1];
-            sending.restart();
-            receiving.restart();
-            loop {
-                let range = sending.remaining();
-                let n = range.len().min(*steps.next().unwrap());
-                back[range.start..range.start + n].copy_from_slice(&reply[range.start..range.start + n]);
-                let sent = sending.handle_sent(n);
-                let want = if sent { Received::Complete } else { Received::Partial };
-                prop_assert_eq!(receiving.handle_reply(&back, n), Ok(want));
-                if sent { break; }
-            }
+            put_residence(&mut request, Nanos(ns));
+            let back = cross(&request, |end, bytes, n, whole| {
+                let want = if whole { Received::Complete } else { Received::Partial };
+                assert_eq!(end.handle_reply(bytes, n), Ok(want));
+            });
             prop_assert_eq!(residence(&back[..size]), (size >= 8).then_some(Nanos(ns)));
         }
     }

@@ -5,10 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{
     CHUNK_DATA, Chunk, Control, Cookie, Document, Fetch, HELLO_DATAGRAM_BODY_MAX, TRAILER_LEN,
-    padded,
 };
 use crate::auth::{self, Secret};
-use crate::frame::{self, FrameError, HEADER_LEN, Kind};
+use crate::frame::{self, FrameError, Kind};
 use crate::handshake::{ClientEvent, HandshakeError, hello_body};
 use crate::hello::{Accept, Hello};
 use tare_units::limits::{CONTROL_DATAGRAM, DOCUMENT_MAX};
@@ -21,15 +20,15 @@ const RETRANSMIT_FIRST: Nanos = Nanos::from_millis(50);
 /// path.
 const WINDOW: usize = 8;
 
-/// When to repeat, and when to give up.
+/// A question and when to repeat it, when to give up, and what became of it.
 #[derive(Debug)]
-struct Backoff {
+struct Exchange<E> {
     timeout: Nanos,
     wait: Nanos,
     repeat_at: Instant,
     give_up_at: Instant,
-    /// Nothing more is awaited.
     over: bool,
+    event: Option<E>,
 }
 
 /// What it is time for.
@@ -40,7 +39,7 @@ enum Due {
     GiveUp,
 }
 
-impl Backoff {
+impl<E> Exchange<E> {
     fn new(now: Instant, timeout: Nanos) -> Self {
         Self {
             timeout,
@@ -48,6 +47,7 @@ impl Backoff {
             repeat_at: now + RETRANSMIT_FIRST,
             give_up_at: now + timeout,
             over: false,
+            event: None,
         }
     }
 
@@ -58,12 +58,16 @@ impl Backoff {
         self.repeat_at = now + self.wait;
     }
 
+    fn end(&mut self, event: E) {
+        (self.over, self.event) = (true, Some(event));
+    }
+
     fn next(&self) -> Option<Instant> {
         (!self.over).then(|| self.repeat_at.min(self.give_up_at))
     }
 
     fn due(&mut self, now: Instant) -> Due {
-        if self.over || now < self.repeat_at.min(self.give_up_at) {
+        if self.next().is_none_or(|next| now < next) {
             Due::Nothing
         } else if now >= self.give_up_at {
             Due::GiveUp
@@ -89,10 +93,9 @@ pub struct UdpClientHandshake {
     nonce: u64,
     secret: Option<Secret>,
     cookie: Option<Cookie>,
-    backoff: Backoff,
+    exchange: Exchange<ClientEvent>,
     foreign: Option<Vec<u8>>,
     transmit: bool,
-    event: Option<ClientEvent>,
 }
 
 impl UdpClientHandshake {
@@ -109,10 +112,9 @@ impl UdpClientHandshake {
             nonce,
             secret,
             cookie: None,
-            backoff: Backoff::new(now, timeout),
+            exchange: Exchange::new(now, timeout),
             foreign: None,
             transmit: true,
-            event: None,
         };
         if handshake.hello_body.len() > HELLO_DATAGRAM_BODY_MAX {
             handshake.fail(HandshakeError::HelloTooLong);
@@ -122,7 +124,7 @@ impl UdpClientHandshake {
 
     /// This datagram came from the server's address.
     pub fn handle_datagram(&mut self, datagram: &[u8], now: Instant) {
-        if self.backoff.over {
+        if self.exchange.over {
             return;
         }
         let control = match Control::decode(datagram) {
@@ -159,7 +161,7 @@ impl UdpClientHandshake {
         if self.cookie.as_ref() != Some(&cookie) {
             self.cookie = Some(cookie);
             self.transmit = true;
-            self.backoff.start_over(now);
+            self.exchange.start_over(now);
         }
         Ok(())
     }
@@ -169,17 +171,17 @@ impl UdpClientHandshake {
         if accept.session.is_none() {
             return Err(HandshakeError::Malformed("its accept names no session".into()));
         }
-        self.end(ClientEvent::Accepted(Box::new(accept)));
+        self.exchange.end(ClientEvent::Accepted(Box::new(accept)));
         Ok(())
     }
 
     /// It is later than [`Self::poll_timeout`] told (or not: then nothing happens).
     pub fn handle_timeout(&mut self, now: Instant) {
-        match self.backoff.due(now) {
+        match self.exchange.due(now) {
             Due::Nothing => {}
             Due::Repeat => self.transmit = true,
             Due::GiveUp => {
-                let (after, answered) = (self.backoff.timeout, self.cookie.is_some());
+                let (after, answered) = (self.exchange.timeout, self.cookie.is_some());
                 let timed_out = HandshakeError::TimedOut { after, answered };
                 let foreign = self.foreign.take();
                 self.fail(foreign.map_or(timed_out, |answer| HandshakeError::not_tare(&answer)));
@@ -188,47 +190,38 @@ impl UdpClientHandshake {
     }
 
     fn fail(&mut self, error: HandshakeError) {
-        self.end(ClientEvent::Failed(error));
-    }
-
-    fn end(&mut self, event: ClientEvent) {
-        self.backoff.over = true;
-        self.transmit = false;
-        self.event = Some(event);
+        self.exchange.end(ClientEvent::Failed(error));
     }
 
     /// The datagram to be sent next.
     pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
-        std::mem::take(&mut self.transmit).then(|| self.hello_datagram())
+        let is_due = std::mem::take(&mut self.transmit) && !self.exchange.over;
+        is_due.then(|| self.hello_datagram())
     }
 
     fn hello_datagram(&self) -> Vec<u8> {
-        let frame = frame::encode_body(Kind::Hello, &self.hello_body)
+        let mut datagram = frame::encode_body(Kind::Hello, &self.hello_body)
             .expect("`new` has checked the length of the hello");
-        debug_assert!(frame.len() <= HEADER_LEN + HELLO_DATAGRAM_BODY_MAX);
-        let mut datagram = padded(frame);
-        if let Some(cookie) = &self.cookie {
-            let place = CONTROL_DATAGRAM - 64..CONTROL_DATAGRAM - 32;
-            datagram[place].copy_from_slice(&cookie.cookie.0);
-            if let Some(secret) = self.secret.as_ref().filter(|_| cookie.secret_required) {
-                let nonce = auth::nonce_of_cookie(&cookie.cookie.0);
-                let proof = auth::proof(secret, &nonce, &self.hello_body);
-                datagram[CONTROL_DATAGRAM - 32..].copy_from_slice(&proof);
+        datagram.resize(CONTROL_DATAGRAM - TRAILER_LEN, 0);
+        let (mut cookie, mut proof) = ([0; 32], [0; 32]);
+        if let Some(given) = &self.cookie {
+            cookie = given.cookie.0;
+            if let Some(secret) = self.secret.as_ref().filter(|_| given.secret_required) {
+                proof = auth::proof(secret, &auth::nonce_of_cookie(&cookie), &self.hello_body);
             }
         }
-        let trailer = CONTROL_DATAGRAM - TRAILER_LEN;
-        datagram[trailer..trailer + 8].copy_from_slice(&self.nonce.to_be_bytes());
+        datagram.extend([&self.nonce.to_be_bytes()[..], &cookie, &proof].concat());
         datagram
     }
 
     /// When [`Self::handle_timeout`] wants to be called; `None` once the handshake is over.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.backoff.next()
+        self.exchange.next()
     }
 
     /// What became of it, once it is known.
     pub fn poll_event(&mut self) -> Option<ClientEvent> {
-        self.event.take()
+        self.exchange.event.take()
     }
 }
 
@@ -258,8 +251,7 @@ pub struct DocumentFetch {
     /// The first offset that was never asked for.
     next: usize,
     transmit: VecDeque<usize>,
-    backoff: Backoff,
-    event: Option<FetchEvent>,
+    exchange: Exchange<FetchEvent>,
 }
 
 impl DocumentFetch {
@@ -273,15 +265,14 @@ impl DocumentFetch {
             under_way: BTreeSet::from([0]),
             next: CHUNK_DATA,
             transmit: VecDeque::from([0]),
-            backoff: Backoff::new(now, timeout),
-            event: None,
+            exchange: Exchange::new(now, timeout),
         }
     }
 
     /// This datagram came from the server's address. What does not belong to this document is
     /// ignored.
     pub fn handle_datagram(&mut self, datagram: &[u8], now: Instant) {
-        if self.backoff.over {
+        if self.exchange.over {
             return;
         }
         let outcome = match Control::decode(datagram) {
@@ -296,7 +287,7 @@ impl DocumentFetch {
             _ => Ok(()),
         };
         if let Err(error) = outcome {
-            self.end(FetchEvent::Failed(error));
+            self.exchange.end(FetchEvent::Failed(error));
         }
     }
 
@@ -322,10 +313,10 @@ impl DocumentFetch {
         }
         self.under_way.remove(&offset);
         self.chunks.insert(offset, control.tail.to_vec());
-        self.backoff.start_over(now);
+        self.exchange.start_over(now);
         // The environment is small, and not worth waiting for while it trickles in.
         if self.document != Document::Environment {
-            self.backoff.give_up_at = now + self.backoff.timeout;
+            self.exchange.give_up_at = now + self.exchange.timeout;
         }
         while self.next < total && self.under_way.len() < WINDOW {
             self.under_way.insert(self.next);
@@ -334,42 +325,36 @@ impl DocumentFetch {
         }
         if self.under_way.is_empty() {
             let chunks = std::mem::take(&mut self.chunks);
-            self.end(FetchEvent::Done(chunks.into_values().flatten().collect()));
+            self.exchange.end(FetchEvent::Done(chunks.into_values().flatten().collect()));
         }
         Ok(())
     }
 
     /// It is later than [`Self::poll_timeout`] told (or not: then nothing happens).
     pub fn handle_timeout(&mut self, now: Instant) {
-        match self.backoff.due(now) {
+        match self.exchange.due(now) {
             Due::Nothing => {}
             Due::Repeat => self.transmit = self.under_way.iter().copied().collect(),
-            Due::GiveUp => self.end(FetchEvent::Failed(HandshakeError::TimedOut {
-                after: self.backoff.timeout,
+            Due::GiveUp => self.exchange.end(FetchEvent::Failed(HandshakeError::TimedOut {
+                after: self.exchange.timeout,
                 answered: true,
             })),
         }
     }
 
-    fn end(&mut self, event: FetchEvent) {
-        self.backoff.over = true;
-        self.transmit.clear();
-        self.event = Some(event);
-    }
-
     /// The datagram to be sent next.
     pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
-        let offset = self.transmit.pop_front()? as u64;
+        let offset = self.transmit.pop_front().filter(|_| !self.exchange.over)? as u64;
         Some(Fetch { session: self.session, document: self.document, offset }.encode())
     }
 
     /// When [`Self::handle_timeout`] wants to be called; `None` once it is over.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.backoff.next()
+        self.exchange.next()
     }
 
     /// What became of it, once it is known.
     pub fn poll_event(&mut self) -> Option<FetchEvent> {
-        self.event.take()
+        self.exchange.event.take()
     }
 }

@@ -107,13 +107,9 @@ impl DataHeader {
     /// other.
     #[must_use]
     pub fn turned_away(&self, flag: u8) -> Option<[u8; DATA_HEADER_LEN]> {
-        if self.reply {
-            return None;
-        }
         let mut datagram = [0; DATA_HEADER_LEN];
-        let header = Self { reply: true, flags: flag, ..*self };
-        header.encode_into(&mut datagram);
-        Some(datagram)
+        Self { reply: true, flags: flag, ..*self }.encode_into(&mut datagram);
+        (!self.reply).then_some(datagram)
     }
 }
 
@@ -201,19 +197,13 @@ struct Chunk {
     total: u64,
 }
 
-/// A control datagram as a client sends it: padded to full length.
-fn padded(mut frame: Vec<u8>) -> Vec<u8> {
-    debug_assert!(frame.len() <= CONTROL_DATAGRAM, "the callers keep to their bounds");
-    frame.resize(CONTROL_DATAGRAM, 0);
-    frame
-}
-
 impl Fetch {
-    /// The datagram that asks for it.
+    /// The datagram that asks for it: padded to full length.
     pub fn encode(&self) -> Vec<u8> {
-        padded(
-            frame::encode(Kind::Fetch, self).expect("three short fields are far below any bound"),
-        )
+        let frame = frame::encode(Kind::Fetch, self);
+        let mut datagram = frame.expect("three short fields are far below any bound");
+        datagram.resize(CONTROL_DATAGRAM, 0);
+        datagram
     }
 }
 
@@ -230,13 +220,11 @@ impl<'a> Control<'a> {
     /// A datagram that ends inside its header is [`FrameError::NotTare`], inside its body
     /// [`FrameError::TooLong`].
     fn decode(datagram: &'a [u8]) -> Result<Self, FrameError> {
-        let header = Header::decode(datagram)?.ok_or(FrameError::NotTare)?;
+        let Header { kind, body_len } = Header::decode(datagram)?.ok_or(FrameError::NotTare)?;
         let rest = &datagram[HEADER_LEN..];
-        if header.body_len > rest.len() {
-            return Err(FrameError::TooLong(header.body_len, rest.len()));
-        }
-        let (body, tail) = rest.split_at(header.body_len);
-        Ok(Self { kind: header.kind, body, tail })
+        let parts = rest.split_at_checked(body_len);
+        let (body, tail) = parts.ok_or(FrameError::TooLong(body_len, rest.len()))?;
+        Ok(Self { kind, body, tail })
     }
 }
 

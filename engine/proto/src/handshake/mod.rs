@@ -152,7 +152,7 @@ fn refused(refuse: &Refuse, address: &str) -> Error {
         RefuseCode::Version => Some("use the same tare at both ends"),
         _ => None,
     };
-    let message = if message.is_empty() { code.name() } else { &message };
+    let message = if message.is_empty() { code.name() } else { message };
     let error = Error::peer(format!("{address} refused: {message}"));
     match remedy.as_deref().or(fixed) {
         Some(remedy) => error.remedy(remedy),

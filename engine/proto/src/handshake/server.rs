@@ -120,7 +120,7 @@ enum State {
     /// The accept is under way; what arrives belongs to the session.
     Accepted,
     Http,
-    Over,
+    Ended,
 }
 
 /// The server's end of the TCP handshake.
@@ -170,7 +170,7 @@ impl ServerHandshake {
     /// These bytes arrived. Until there is a session, at most a hello is buffered beyond `bytes`
     /// itself.
     pub fn handle_bytes(&mut self, bytes: &[u8]) {
-        if matches!(self.state, State::Over) || bytes.is_empty() {
+        if matches!(self.state, State::Ended) || bytes.is_empty() {
             return;
         }
         self.reader.handle_bytes(bytes);
@@ -209,7 +209,7 @@ impl ServerHandshake {
     }
 
     fn handle_frame(&mut self, frame: Frame) -> Result<(), ServerFailure> {
-        match (std::mem::replace(&mut self.state, State::Over), frame.kind) {
+        match (std::mem::replace(&mut self.state, State::Ended), frame.kind) {
             (State::AwaitHello, Kind::Hello) => {
                 let hello = frame.read()?;
                 if self.secret.is_none() {
@@ -256,14 +256,14 @@ impl ServerHandshake {
         if let Some(refuse) = refuse {
             self.transmit = Some(refuse.encode());
         }
-        self.state = State::Over;
+        self.state = State::Ended;
         self.event = Some(ServerEvent::Failed(failure));
     }
 
     /// The client closed, or the connection broke.
     pub fn handle_closed(&mut self) {
         match self.state {
-            State::Accepted | State::Http | State::Over => {}
+            State::Accepted | State::Http | State::Ended => {}
             State::AwaitHello if self.reader.buffered().is_empty() => {
                 self.fail(ServerFailure::ClosedSilently);
             }

@@ -29,6 +29,11 @@ const fn refused<T>(status: u16, reason: &'static str) -> Result<T, RequestError
     Err(RequestError { status, reason })
 }
 
+#[inline]
+const fn ensure(holds: bool, status: u16, reason: &'static str) -> Result<(), RequestError> {
+    if holds { Ok(()) } else { refused(status, reason) }
+}
+
 /// What has arrived. It lies where it came in, or in the reader, until the next call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event<'a> {
@@ -135,9 +140,7 @@ impl RequestReader {
                         read += 1;
                         continue;
                     }
-                    if self.carriage {
-                        return refused(400, BARE);
-                    }
+                    ensure(!self.carriage, 400, BARE)?;
                     (self.blank, self.body_bytes) = (0, 0);
                     let within = &rest[..rest.len().min(REQUEST_HEAD_MAX)];
                     if let Some((len, head, next)) = parse(within)? {
@@ -166,9 +169,7 @@ impl RequestReader {
                     let last = piece.ends;
                     let bytes = if piece.is_data { &rest[..piece.bytes] } else { &rest[..0] };
                     self.body_bytes += bytes.len();
-                    if self.body_bytes > REQUEST_BODY_MAX {
-                        return refused(413, BODY_TOO_LONG);
-                    }
+                    ensure(self.body_bytes <= REQUEST_BODY_MAX, 413, BODY_TOO_LONG)?;
                     if last {
                         self.phase = Phase::Start;
                     }
@@ -198,12 +199,8 @@ impl RequestReader {
     #[cold]
     fn blank(&mut self, byte: u8) -> Result<(), RequestError> {
         self.blank += 1;
-        if self.blank > BLANK_MAX {
-            return refused(400, "empty lines before the request");
-        }
-        if self.carriage == (byte == b'\r') {
-            return refused(400, BARE);
-        }
+        ensure(self.blank <= BLANK_MAX, 400, "empty lines before the request")?;
+        ensure(self.carriage != (byte == b'\r'), 400, BARE)?;
         self.carriage = byte == b'\r';
         Ok(())
     }
@@ -242,25 +239,20 @@ fn understand<'a>(
     // httparse takes a lone line feed for the end of a line, as other servers do not. Without a
     // branch for each byte, so that it is done many at a time.
     let pairs = bytes.iter().zip(&bytes[1..]);
-    if pairs.fold(false, |bare, (before, byte)| bare | ((*byte == b'\n') & (*before != b'\r'))) {
-        return refused(400, BARE);
-    }
+    let bare =
+        pairs.fold(false, |bare, (before, byte)| bare | ((*byte == b'\n') & (*before != b'\r')));
+    ensure(!bare, 400, BARE)?;
     let method = head.method.unwrap_or_default().as_bytes();
     let target = head.path.unwrap_or_default().as_bytes();
-    if target.len() > REQUEST_TARGET_MAX {
-        return refused(414, TARGET_TOO_LONG);
-    }
-    if !target.iter().all(|byte| matches!(byte, b'!'..=b'~')) {
-        return refused(400, "the request target holds more than visible ASCII");
-    }
+    ensure(target.len() <= REQUEST_TARGET_MAX, 414, TARGET_TOO_LONG)?;
+    let is_visible = target.iter().all(|byte| matches!(byte, b'!'..=b'~'));
+    ensure(is_visible, 400, "the request target holds more than visible ASCII")?;
     let is_1_0 = head.version == Some(0);
     let mut facts = Facts::default();
     for header in head.headers.iter() {
         facts.add(header)?;
     }
-    if !facts.host && !is_1_0 {
-        return refused(400, "no Host header");
-    }
+    ensure(facts.host || is_1_0, 400, "no Host header")?;
     let lengths = facts.lengths;
     let next = match (lengths.coded, lengths.length) {
         (true, Some(_)) => return refused(400, "both Content-Length and Transfer-Encoding"),
@@ -305,13 +297,9 @@ impl<'a> Facts<'a> {
         let is = |name: &str| header.name.eq_ignore_ascii_case(name);
         match header.name.len() {
             4 if is("host") => {
-                if self.host {
-                    return refused(400, "several Host headers");
-                }
+                ensure(!self.host, 400, "several Host headers")?;
                 let odd = |byte: &u8| !matches!(byte, b'!'..=b'~') || b"/\\?#@,".contains(byte);
-                if header.value.iter().any(odd) {
-                    return refused(400, "a Host header that is no host");
-                }
+                ensure(!header.value.iter().any(odd), 400, "a Host header that is no host")?;
                 self.host = true;
             }
             6 if is("expect") => self.expects |= holds(header.value, b"100-continue"),
@@ -321,18 +309,14 @@ impl<'a> Facts<'a> {
             }
             12 if is("content-type") => self.content_type = Some(header.value),
             14 if is("content-length") => {
-                if self.lengths.length.is_some() {
-                    return refused(400, "several Content-Length headers");
-                }
+                ensure(self.lengths.length.is_none(), 400, "several Content-Length headers")?;
                 self.lengths.length = decimal(trim(header.value));
-                if self.lengths.length.is_none() {
-                    return refused(400, "a Content-Length that is no number");
-                }
+                let is_number = self.lengths.length.is_some();
+                ensure(is_number, 400, "a Content-Length that is no number")?;
             }
             17 if is("transfer-encoding") => {
-                if self.lengths.add_coding(header.value).is_none() {
-                    return refused(400, "a Transfer-Encoding whose last coding is not chunked");
-                }
+                let added = self.lengths.add_coding(header.value).is_some();
+                ensure(added, 400, "a Transfer-Encoding whose last coding is not chunked")?;
             }
             _ => {}
         }

@@ -172,8 +172,8 @@ fn too_large(repeats: u32) -> Error {
 type Problem = (String, &'static str);
 type Checked<T> = std::result::Result<T, Problem>;
 
-fn problem<T>(what: impl Into<String>, remedy: &'static str) -> Checked<T> {
-    Err((what.into(), remedy))
+fn ensure(holds: bool, what: impl Into<String>, remedy: &'static str) -> Checked<()> {
+    if holds { Ok(()) } else { Err((what.into(), remedy)) }
 }
 
 /// What was typed, short enough for a message and with nothing in it that a terminal would obey.
@@ -192,12 +192,8 @@ fn write(spec: &RequestSpec) -> Checked<Vec<u8>> {
     check_target(&spec.target)?;
     let given = Given::new(spec)?;
     let body = spec.body.as_ref().map_or(&[][..], |body| &body.bytes);
-    if body.len() > REQUESTS_BYTES_MAX {
-        return problem(
-            format!("its body of {} bytes is too long", body.len()),
-            "give one of at most 64 MiB",
-        );
-    }
+    let long = format!("its body of {} bytes is too long", body.len());
+    ensure(body.len() <= REQUESTS_BYTES_MAX, long, "give one of at most 64 MiB")?;
     let chunked = given.framing(spec)?;
     let mut wire = Vec::with_capacity(body.len() + 256);
     let mut line = |parts: &[&str]| {
@@ -246,19 +242,13 @@ fn trimmed(value: &str) -> &str {
 
 fn check_method(method: &str) -> Checked<()> {
     const HELP: &str = "give one such as GET, HEAD, POST, PUT or DELETE";
-    if Method::from_bytes(method.as_bytes()).is_err() {
-        return problem("that is no method", HELP);
-    }
-    if method == "CONNECT" {
-        return problem("CONNECT opens a tunnel, which is not measured", HELP);
-    }
-    Ok(())
+    ensure(Method::from_bytes(method.as_bytes()).is_ok(), "that is no method", HELP)?;
+    ensure(method != "CONNECT", "CONNECT opens a tunnel, which is not measured", HELP)
 }
 
 fn check_target(target: &str) -> Checked<()> {
-    if !(target.starts_with('/') || target == "*" || target.contains("://")) {
-        return problem("its path does not begin with /", "write it as /path?query");
-    }
+    let is_target = target.starts_with('/') || target == "*" || target.contains("://");
+    ensure(is_target, "its path does not begin with /", "write it as /path?query")?;
     let Some(odd) = target.chars().find(|c| !matches!(c, '!'..='~') || *c == '#') else {
         return Ok(());
     };
@@ -274,7 +264,7 @@ fn check_target(target: &str) -> Checked<()> {
         ),
         _ => ("its path holds a character outside ASCII", "percent-encode its bytes, é as %C3%A9"),
     };
-    problem(what, remedy)
+    ensure(false, what, remedy)
 }
 
 /// What the headers of a request say about what is written without them, too.
@@ -289,19 +279,16 @@ struct Given<'a> {
 impl<'a> Given<'a> {
     fn new(spec: &'a RequestSpec) -> Checked<Self> {
         let mut given = Self::default();
-        let once = |before: bool, name: &str| match before {
-            true => problem(format!("it has several {name} headers"), "give one of them"),
-            false => Ok(()),
+        let once = |before: bool, name: &str| {
+            ensure(!before, format!("it has several {name} headers"), "give one of them")
         };
         for (name, value) in &spec.headers {
-            if HeaderName::from_bytes(name.as_bytes()).is_err() {
-                let what = format!("'{}' is no name of a header", shown(name));
-                return problem(what, "write headers as 'Name: value'");
-            }
-            if HeaderValue::from_bytes(trim(value.as_bytes())).is_err() {
-                let what = format!("the value of its header {name} holds a control character");
-                return problem(what, "leave it out: a header is one line");
-            }
+            let is_name = HeaderName::from_bytes(name.as_bytes()).is_ok();
+            let what = format!("'{}' is no name of a header", shown(name));
+            ensure(is_name, what, "write headers as 'Name: value'")?;
+            let is_value = HeaderValue::from_bytes(trim(value.as_bytes())).is_ok();
+            let what = format!("the value of its header {name} holds a control character");
+            ensure(is_value, what, "leave it out: a header is one line")?;
             let (lower, text) = (name.to_ascii_lowercase(), trimmed(value));
             match lower.as_str() {
                 "host" => {
@@ -312,56 +299,48 @@ impl<'a> Given<'a> {
                 "connection" => given.connection = true,
                 "content-length" => {
                     once(given.lengths.length.is_some(), name)?;
-                    if given.lengths.add_length(text.as_bytes()).is_none() {
-                        let what = format!("a Content-Length of '{}' is none", shown(text));
-                        return problem(what, "leave it out: it is written from the body");
-                    }
+                    let added = given.lengths.add_length(text.as_bytes()).is_some();
+                    let what = format!("a Content-Length of '{}' is none", shown(text));
+                    ensure(added, what, "leave it out: it is written from the body")?;
                 }
                 "transfer-encoding" => {
                     once(given.lengths.coded, name)?;
-                    let added = given.lengths.add_coding(text.as_bytes());
-                    if added.is_none() || !given.lengths.chunked {
-                        let shown = shown(text);
-                        return problem(
-                            format!("a Transfer-Encoding of '{shown}' does not end in chunked"),
-                            "write it as 'Transfer-Encoding: chunked'",
-                        );
-                    }
+                    let added = given.lengths.add_coding(text.as_bytes()).is_some();
+                    let shown = shown(text);
+                    ensure(
+                        added && given.lengths.chunked,
+                        format!("a Transfer-Encoding of '{shown}' does not end in chunked"),
+                        "write it as 'Transfer-Encoding: chunked'",
+                    )?;
                 }
                 _ => {}
             }
         }
         let host = given.host.unwrap_or(&spec.host);
-        if !host.bytes().all(|byte| matches!(byte, b'!'..=b'~')) {
-            return problem(
-                format!("'{}' is no host", shown(host)),
-                "write it as example.org, 192.0.2.1 or [2001:db8::1], with :PORT where there is one",
-            );
-        }
+        ensure(
+            host.bytes().all(|byte| matches!(byte, b'!'..=b'~')),
+            format!("'{}' is no host", shown(host)),
+            "write it as example.org, 192.0.2.1 or [2001:db8::1], with :PORT where there is one",
+        )?;
         Ok(given)
     }
 
+    /// Whether the body is chunked.
     fn framing(&self, spec: &RequestSpec) -> Checked<bool> {
         let body = spec.body.as_ref();
         let chunked =
             self.lengths.chunked || body.is_some_and(|body| body.framing == Framing::Chunked);
-        let Some(length) = self.lengths.length else {
-            return Ok(chunked);
-        };
-        if chunked {
-            return problem(
-                "it has a Content-Length, and its body is chunked",
-                "leave one of the two out",
-            );
-        }
-        let bytes = body.map_or(0, |body| body.bytes.len());
-        if length != bytes as u64 {
-            return problem(
+        if let Some(length) = self.lengths.length {
+            let both = "it has a Content-Length, and its body is chunked";
+            ensure(!chunked, both, "leave one of the two out")?;
+            let bytes = body.map_or(0, |body| body.bytes.len());
+            ensure(
+                length == bytes as u64,
                 format!("its Content-Length is {length}, and its body has {bytes} bytes"),
                 "leave the Content-Length out: it is written from the body",
-            );
+            )?;
         }
-        Ok(false)
+        Ok(chunked)
     }
 }
 

@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 
 use super::Spare;
 use super::body::{ChunkError, ChunkRules, Framing};
-use super::fields::{Lengths, holds, list, residence};
+use super::fields::{self, Lengths, holds, list};
 use tare_units::Nanos;
 use tare_units::limits::{BLANK_MAX, INTERIM_BYTES_MAX, RESPONSE_HEAD_MAX, RESPONSE_HEADERS_MAX};
 
@@ -107,7 +107,7 @@ impl From<ChunkError> for ResponseError {
     }
 }
 
-const UNTOLD: Nanos = Nanos::MAX;
+const NO_RESIDENCE: Nanos = Nanos::MAX;
 
 const CHUNKS: ChunkRules =
     ChunkRules { trailer_bytes: RESPONSE_HEAD_MAX, trailers: RESPONSE_HEADERS_MAX, lenient: true };
@@ -160,7 +160,7 @@ impl LastHead {
     /// Remembers a final head. One that tells a time is never the same again.
     #[inline]
     fn remember(&mut self, head: &[u8], head_only: bool, said: Said) {
-        if head.len() > LAST_HEAD_MAX || said.residence != UNTOLD {
+        if head.len() > LAST_HEAD_MAX || said.residence != NO_RESIDENCE {
             return;
         }
         self.bytes.clear();
@@ -185,7 +185,7 @@ struct Said {
 /// * commands: [`expect`](Self::expect), [`reset`](Self::reset)
 ///
 /// A response in one slice is read where it lies. After an error only `reset` makes sense.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ResponseReader {
     /// The body under way; absent before its head is whole.
     body: Option<Framing>,
@@ -204,22 +204,6 @@ pub struct ResponseReader {
 
 // There is one for each connection, of which there may be 100,000.
 const _: () = assert!(size_of::<ResponseReader>() <= 64);
-
-impl Default for ResponseReader {
-    fn default() -> Self {
-        Self {
-            body: None,
-            gathered: Vec::new(),
-            body_bytes: 0,
-            residence: UNTOLD,
-            status: 0,
-            blank: 0,
-            fault: None,
-            keep_alive: false,
-            head_only: false,
-        }
-    }
-}
 
 impl ResponseReader {
     /// The next response answers a `HEAD` request (or another one): to be said before its first
@@ -303,7 +287,7 @@ impl ResponseReader {
             status: self.status,
             keep_alive: self.keep_alive,
             body_bytes: std::mem::take(&mut self.body_bytes),
-            residence: (self.residence != UNTOLD).then_some(self.residence),
+            residence: (self.residence != NO_RESIDENCE).then_some(self.residence),
             fault: self.fault,
         }
     }
@@ -441,7 +425,7 @@ impl ResponseReader {
         let bodiless = self.head_only || matches!(status, 204 | 304);
         let mut lengths = Lengths::default();
         let (mut close, mut keep) = (false, false);
-        let mut told = UNTOLD;
+        let mut residence = NO_RESIDENCE;
         for header in head.headers.iter() {
             // The length of a name tells nearly all of them apart.
             let is = |name: &str| header.name.eq_ignore_ascii_case(name);
@@ -458,8 +442,8 @@ impl ResponseReader {
                 17 if !bodiless && is("transfer-encoding") => {
                     add_coding(&mut lengths, header.value).ok_or(ResponseError::BadFraming)?;
                 }
-                13 if is("server-timing") && told == UNTOLD => {
-                    told = residence(header.value).unwrap_or(UNTOLD);
+                13 if is("server-timing") && residence == NO_RESIDENCE => {
+                    residence = fields::residence(header.value).unwrap_or(NO_RESIDENCE);
                 }
                 _ => {}
             }
@@ -479,7 +463,7 @@ impl ResponseReader {
         let ends_with_it =
             matches!(body, Some(Framing::UntilClose)) || fault == Some(Fault::Http10Chunked);
         let keep_alive = !close && (keep || !is_1_0) && !ends_with_it;
-        Ok(Some(Said { status, keep_alive, residence: told, fault, body }))
+        Ok(Some(Said { status, keep_alive, residence, fault, body }))
     }
 }
 
