@@ -12,11 +12,11 @@ use crate::worker::destination::Destination;
 use crate::worker::outcome::Outcome;
 use tare_proto::hello::{Accept, Figures, WaitMode};
 use tare_stats::histogram::Recording;
-use tare_stats::link::{self, Carried, Framing};
+use tare_stats::link;
 use tare_stats::pool::keep_worse;
 use tare_stats::result::{
-    Bandwidth, Connections, Cpu, CpuUse, Environments, Flow, INTERVALS_OF_RUN, Instrument,
-    Instruments, LinkUse, Params, StepResult, Warmup, Warning,
+    Connections, Cpu, CpuUse, Environments, Flow, INTERVALS_OF_RUN, Instrument, Instruments,
+    Params, StepResult, Warmup, Warning,
 };
 use tare_stats::{health, summary};
 use tare_units::Nanos;
@@ -149,32 +149,9 @@ pub(super) fn judge(step: &mut StepResult, environment: &Environments) {
     if step.params.bulk.is_some()
         && let Some(bandwidth) = &mut step.bandwidth
     {
-        bandwidth.link = link_use(bandwidth, &step.params, environment);
+        bandwidth.link = link::link_use(bandwidth, &step.params, environment);
     }
     health::judge(step);
-}
-
-fn link_use(bandwidth: &Bandwidth, params: &Params, environment: &Environments) -> Option<LinkUse> {
-    let rate = |flow: &Option<Flow>| flow.as_ref().and_then(|f| f.bits_per_s);
-    let tcp = |flow: &Option<Flow>| Some(flow.as_ref()?.tcp.as_ref()?.mss_bytes);
-    let size_bytes = u32::try_from(params.size_bytes).unwrap_or(u32::MAX);
-    let address = params.address.as_deref().unwrap_or_default();
-    let carried = Carried {
-        up_bits_per_s: rate(&bandwidth.up),
-        down_bits_per_s: rate(&bandwidth.down),
-        framing: if params.proto == "udp" {
-            Framing::Udp { size_bytes }
-        } else {
-            Framing::Tcp { mss_bytes: tcp(&bandwidth.up).or_else(|| tcp(&bandwidth.down)) }
-        },
-        is_ipv6: address.starts_with('['),
-    };
-    let server = environment.servers.first();
-    link::link_use(
-        &carried,
-        environment.client.device.as_ref(),
-        server.and_then(|s| s.device.as_ref()),
-    )
 }
 
 fn instances(outcome: &Outcome) -> Vec<String> {
