@@ -31,11 +31,8 @@ pub(crate) fn pool(steps: &[(u64, StepResult)]) -> Option<StepResult> {
         pooled.intervals.push(interval_of(*at, step));
     }
     // How fewer visits than that differ is not in their intervals.
-    let scope = match steps.len() {
-        0..BLOCKS_MIN => INTERVALS_OF_RUN,
-        _ => INTERVALS_OF_VISITS,
-    };
-    scope.clone_into(&mut pooled.interval_scope);
+    let few = steps.len() < BLOCKS_MIN;
+    pooled.interval_scope = if few { INTERVALS_OF_RUN } else { INTERVALS_OF_VISITS }.to_owned();
     let all: Vec<&Latencies> = steps.iter().map(|(_, step)| &step.latency).collect();
     pooled.latency = latencies(&all);
     let carried = steps.iter().map(|(_, step)| Some((step.duration_ns, step.bandwidth.as_ref()?)));

@@ -213,12 +213,10 @@ pub struct Recording {
     series_counts: Box<[Counts]>,
     /// Entries of the series that were reached.
     series_used: usize,
-    /// Replies whose server says that it held them for longer than they took in all: that is left
-    /// out.
+    /// Replies whose server says that it held them for longer than they took: that is left out.
     pub impossible_residences: u64,
-    /// Arrivals that were never sent and were too many to be visited one by one: all of them are
-    /// counted, each as overdue as it would be if those between two that are known were evenly
-    /// spread.
+    /// Arrivals that were never sent and were too many to be visited one by one: each is counted as
+    /// overdue as it would be if those between two that are known were evenly spread.
     pub spread_unsent: u64,
 }
 
@@ -261,8 +259,7 @@ impl Recording {
         }
     }
 
-    /// The measured phase begins at `t0`, the same for all workers. Nothing may have been recorded
-    /// yet.
+    /// The measured phase begins at `t0`, the same for all workers, and nothing was recorded yet.
     pub fn begin(&mut self, t0: Instant) {
         debug_assert!(self.recorded == 0 && self.series_used == 0);
         self.t0 = t0;
@@ -274,8 +271,7 @@ impl Recording {
         self.latencies(at, sample, false);
     }
 
-    /// An operation was answered as expected within the measured phase, at `at`, whenever it was
-    /// due.
+    /// An operation was answered as expected at `at`, whenever it was due.
     #[inline]
     pub fn count_answer(&mut self, at: Instant) {
         let entry = self.entry(at);
