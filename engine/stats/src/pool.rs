@@ -15,7 +15,7 @@ use crate::result::{
 
 /// The step, over all of its measurements: in that order, each with when it began, nanoseconds
 /// after the first one did. Its series over time has an entry for each. `None` of none.
-pub fn pool(steps: &[(u64, &StepResult)]) -> Option<StepResult> {
+pub(crate) fn pool(steps: &[(u64, StepResult)]) -> Option<StepResult> {
     let (_, first) = steps.first()?;
     let mut pooled = StepResult {
         label: first.label.clone(),
@@ -31,11 +31,8 @@ pub fn pool(steps: &[(u64, &StepResult)]) -> Option<StepResult> {
         pooled.intervals.push(interval_of(*at, step));
     }
     // How fewer visits than that differ is not in their intervals.
-    let scope = match steps.len() {
-        0..BLOCKS_MIN => INTERVALS_OF_RUN,
-        _ => INTERVALS_OF_VISITS,
-    };
-    scope.clone_into(&mut pooled.interval_scope);
+    let few = steps.len() < BLOCKS_MIN;
+    pooled.interval_scope = if few { INTERVALS_OF_RUN } else { INTERVALS_OF_VISITS }.to_owned();
     let all: Vec<&Latencies> = steps.iter().map(|(_, step)| &step.latency).collect();
     pooled.latency = latencies(&all);
     let carried = steps.iter().map(|(_, step)| Some((step.duration_ns, step.bandwidth.as_ref()?)));
@@ -345,13 +342,9 @@ fn mean_over_time(
     all: &[(u64, &Bandwidth)],
     of: impl Fn(&Bandwidth) -> Option<f64>,
 ) -> Option<f64> {
-    let (mut bits, mut time) = (0.0, 0.0);
-    for (duration_ns, own) in all {
-        if let Some(rate) = of(own) {
-            bits += rate * real(*duration_ns);
-            time += real(*duration_ns);
-        }
-    }
+    let known = || all.iter().filter_map(|(ns, own)| Some((of(own)?, real(*ns))));
+    let bits: f64 = known().map(|(rate, time)| rate * time).sum();
+    let time: f64 = known().map(|(_, time)| time).sum();
     (time > 0.0).then(|| bits / time)
 }
 
@@ -370,8 +363,7 @@ mod tests {
             step.latency.service.errors_ns = [("p50".to_owned(), p50_error)].into();
             step
         };
-        let visits: Vec<StepResult> = (1..=8).map(|n| visit(n * 10)).collect();
-        let visits: Vec<(u64, &StepResult)> = visits.iter().map(|visit| (0, visit)).collect();
+        let visits: Vec<(u64, StepResult)> = (1..=8).map(|n| (0, visit(n * 10))).collect();
         assert_eq!(pool(&visits[..7]).unwrap().interval_scope, INTERVALS_OF_RUN);
         let all = pool(&visits).unwrap();
         assert_eq!(all.interval_scope, INTERVALS_OF_VISITS);

@@ -68,6 +68,8 @@ const METRICS: &str = "use p50, p99.9 …, min, mean, max or stdev (alone or aft
     retransmits or cpu; for example lateness.p99<100us";
 const COMPARED: &str = "comparisons are of p50, p99.9 …, bandwidth and goodput, for example NAME.p99.delta<30us or \
     NAME.bandwidth.ratio>0.95";
+const RATIOS: &str =
+    "give a ratio to the baseline, for example NAME.bandwidth.ratio>0.95 or NAME.p99.ratio<110%";
 const ARMS: &str = "names are of letters, digits, - and _, for example kata.p99.delta<30us";
 const CHANGES: &str = "write NAME.p99.change<5us, NAME.p50.cost<=0 or NAME.bandwidth.change>-100M; of plain results p99.change<5us";
 
@@ -292,18 +294,13 @@ impl Figure {
             Self::Delta | Self::Change | Self::Cost => unit.parse_difference(text),
         };
         value.ok_or_else(|| {
-            let what = if text.is_empty() {
-                "no value in it".to_owned()
-            } else {
-                format!("'{text}' is no value for it")
+            let what = match text {
+                "" => "no value in it".to_owned(),
+                text => format!("'{text}' is no value for it"),
             };
             let advice = match self {
                 Self::Own => unit.advice().to_owned(),
-                Self::Ratio => {
-                    "give a ratio to the baseline, for example NAME.bandwidth.ratio>0.95 or \
-                                NAME.p99.ratio<110%"
-                        .to_owned()
-                }
+                Self::Ratio => RATIOS.to_owned(),
                 Self::Delta => unit.difference_advice(["delta", "delta"]),
                 Self::Change | Self::Cost => unit.difference_advice(["change", "cost"]),
             };

@@ -123,7 +123,11 @@ fn codes(text: &str) -> Option<(u16, u16)> {
         return None;
     }
     let class = text.strip_suffix("xx");
-    let first: u16 = class.map_or(text.parse(), |class| format!("{class}00").parse()).ok()?;
+    let first: u16 = match class {
+        Some(class) => format!("{class}00").parse(),
+        None => text.parse(),
+    }
+    .ok()?;
     (first >= 100).then_some((first, if class.is_some() { first + 99 } else { first }))
 }
 

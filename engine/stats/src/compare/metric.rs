@@ -83,11 +83,9 @@ impl Metric {
                 (time > 0.0).then(|| real(completed) * 1e9 / time)
             }
             Of::Bandwidth => {
-                let mut bits = 0.0;
-                for step in visits {
-                    let rate = step.bandwidth.as_ref()?.bits_per_s?;
-                    bits += rate * real(step.duration_ns);
-                }
+                let rate = |step: &StepResult| step.bandwidth.as_ref()?.bits_per_s;
+                let bits = visits.iter().map(|step| Some(rate(step)? * real(step.duration_ns)));
+                let bits: f64 = bits.sum::<Option<f64>>()?;
                 (time > 0.0).then(|| bits / time)
             }
         }

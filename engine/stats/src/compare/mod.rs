@@ -16,7 +16,8 @@
 //!   by, which no number of blocks makes smaller (`instrument_error`).
 //!
 //! `docs/method/comparing.md` has the reasons, with the power and the coverage that simulations
-//! show. [`power`] says before a run what it can find, [`blocks::shift`] compares two that are days apart.
+//! show. [`power`] says before a run what it can find, `blocks::shift` compares two that are days
+//! apart.
 
 use std::collections::HashMap;
 

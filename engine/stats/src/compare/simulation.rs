@@ -103,16 +103,20 @@ fn block(random: &mut Xoshiro256PlusPlus, path: Path, arms: &[Arm], visits: &mut
     pools.iter_mut().map(summarise).collect()
 }
 
-/// The share of 1,000 experiments of 12 blocks whose interval holds the true median block
+/// The values of an experiment of 12 blocks.
+fn experiment(random: &mut Xoshiro256PlusPlus, path: Path, arms: &[Arm]) -> Vec<Values> {
+    let mut visits = 0;
+    (0..12).map(|_| block(random, path, arms, &mut visits)).collect()
+}
+
+/// The share of 1,000 experiments whose interval holds the true median block
 /// difference, for each quantile.
 fn coverage(path: Path, arm: Arm, truth: [f64; 2]) -> [f64; 2] {
     const EXPERIMENTS: usize = 1_000;
     let mut random = Xoshiro256PlusPlus::seed_from_u64(2026);
     let mut held = [0; 2];
     for _ in 0..EXPERIMENTS {
-        let mut visits = 0;
-        let mut blocks = || block(&mut random, path, &[SAME, arm], &mut visits);
-        let values: Vec<Values> = (0..12).map(|_| blocks()).collect();
+        let values = experiment(&mut random, path, &[SAME, arm]);
         for (measure, truth) in truth.into_iter().enumerate() {
             let difference = |arms: &Values| arms[1][measure] - arms[0][measure];
             let differences: Vec<f64> = values.iter().map(difference).collect();
@@ -136,13 +140,10 @@ fn intervals_hold_the_truth() {
     let arm = Arm { times: 1.2, plus: 0.0 };
     let mut random = Xoshiro256PlusPlus::seed_from_u64(1);
     let mut visits = 0;
-    let mut difference = |_| {
-        let arms = block(&mut random, Path::HeavyTail, &[SAME, arm], &mut visits);
-        [arms[1][0] - arms[0][0], arms[1][1] - arms[0][1]]
-    };
-    let differences: Vec<[f64; 2]> = (0..5_000).map(&mut difference).collect();
+    let mut next = |_| block(&mut random, Path::HeavyTail, &[SAME, arm], &mut visits);
+    let values: Vec<Values> = (0..5_000).map(&mut next).collect();
     let truth = [0, 1].map(|measure| {
-        let of: Vec<f64> = differences.iter().map(|d| d[measure]).collect();
+        let of: Vec<f64> = values.iter().map(|v| v[1][measure] - v[0][measure]).collect();
         blocks::median(&of).unwrap()
     });
     println!("HeavyTail: the true median block differences are {truth:?} µs");
@@ -204,9 +205,7 @@ fn a_path_does_not_differ_from_itself() {
         let mut random = Xoshiro256PlusPlus::seed_from_u64(2027);
         let (mut alarms, mut significant) = (0, 0);
         for _ in 0..EXPERIMENTS {
-            let mut visits = 0;
-            let mut blocks = || block(&mut random, path, &[SAME; 3], &mut visits);
-            let values: Vec<Values> = (0..12).map(|_| blocks()).collect();
+            let values = experiment(&mut random, path, &[SAME; 3]);
             let cells = cells(&values, &[("p50", "ns"), ("p99", "ns"), ("goodput", "1/s")]);
             assert!(cells[..3].iter().all(|cell| cell.verdict.is_some()));
             alarms += u64::from(cells.iter().any(is_difference));

@@ -1,5 +1,7 @@
 //! What was measured of a comparison, from the visits to the cells that are judged.
 
+use std::collections::BTreeSet;
+
 use super::judge;
 use super::metric::{self, Metric};
 use super::overload::{self, ends, is_overloaded};
@@ -99,9 +101,8 @@ impl Table {
 
     /// All visits to an arm pooled, arm by arm and step by step.
     pub fn results(&self) -> Vec<StepResult> {
-        let of_step = |arm: &Arm, measured: &[(u64, StepResult)]| {
-            let steps: Vec<_> = measured.iter().map(|(at, step)| (*at, step)).collect();
-            Some(StepResult { arm: Some(arm.name.clone()), ..pool(&steps)? })
+        let of_step = |arm: &Arm, step: &Vec<(u64, StepResult)>| {
+            Some(StepResult { arm: Some(arm.name.clone()), ..pool(step)? })
         };
         let arms = self.arms.iter();
         arms.flat_map(|arm| arm.steps.iter().filter_map(move |step| of_step(arm, step))).collect()
@@ -110,11 +111,8 @@ impl Table {
     /// The distinct servers that answered for an arm.
     pub fn instances(&self, arm: usize) -> Vec<String> {
         let steps = self.arms[arm].steps.iter().flatten();
-        let mut instances: Vec<String> =
-            steps.flat_map(|(_, step)| step.instances.iter().cloned()).collect();
-        instances.sort_unstable();
-        instances.dedup();
-        instances
+        let instances: BTreeSet<&String> = steps.flat_map(|(_, step)| &step.instances).collect();
+        instances.into_iter().cloned().collect()
     }
 
     /// The cells, judged. `detectable` says which difference in a metric of a step the blocks will

@@ -50,8 +50,7 @@ fn fragmented(
     way: &str,
 ) -> Option<Warning> {
     let (bytes, count) = mtu_bytes.zip(fragments.filter(|count| *count > 1))?;
-    let is_ipv6 = params.address.as_deref().is_some_and(|address| address.starts_with('['));
-    let whole = PathMtu { bytes, is_ipv6 }.whole();
+    let whole = PathMtu { bytes, is_ipv6: params.is_ipv6() }.whole();
     let of_datagrams = 1.0 - 0.999_f64.powi(i32::try_from(count).unwrap_or(i32::MAX));
     let mut message = format!(
         "each datagram of {} bytes leaves as {count} IP fragments (the path's MTU is {bytes}), and the loss of any one of \

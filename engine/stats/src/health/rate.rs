@@ -8,11 +8,9 @@ use crate::number::{real, whole};
 use crate::result::{StepResult, Warning};
 use tare_units::Nanos;
 
-/// A share of what was due that was never sent, beyond which it is told: below it is the end of the
-/// run.
+/// Up to this share of what was due is not sent since the run ends.
 const UNSENT_SHARE: f64 = 0.001;
-/// Connections that were down for this share of what is missing of the rate, or more, are its
-/// cause.
+/// Connections that were down for this share of what is missing, or more, are its cause.
 const DOWN_SHARE: f64 = 0.5;
 /// Requests that take so many times as long with all connections in use as with few wait for each
 /// other at the server. One server with a queue, all of whose `n` connections are in use, answers
@@ -21,8 +19,7 @@ const DOWN_SHARE: f64 = 0.5;
 const QUEUEING: f64 = 1.5;
 /// From the median to the 90th percentile of a normal distribution, in standard deviations.
 const P90_DEVIATIONS: f64 = 1.28;
-/// The server held requests, if it had them for more than this share of the time that operations
-/// took.
+/// The server held requests, if it had them for more than this share of what operations took.
 const HELD_SHARE: f64 = 0.5;
 
 /// What things are called.

@@ -46,7 +46,6 @@ pub const LENGTH_MAX: Nanos = Nanos((1 << 42) - 1);
 const FIGURES: u8 = 3;
 /// Lengths of so many bits have a bin of their own each: three figures need 2,000 of them.
 const EXACT_BITS: u32 = 11;
-const COARSE_FIGURES: u8 = 2;
 /// More samples than any run has; up to here a double counts exactly.
 const COUNT_MAX: u64 = 1 << 52;
 /// Fewer samples than this beyond a quantile, and it is not told.
@@ -236,13 +235,13 @@ impl Distribution {
     }
 
     /// The same from the beginning of the bin, no less than the exact minimum.
-    pub fn at_rank_low(&self, rank: u64) -> u64 {
+    pub(crate) fn at_rank_low(&self, rank: u64) -> u64 {
         let value = self.at_rank(rank).min(LENGTH_MAX.0);
         self.lengths.lowest_equivalent(value).max(self.lowest_ns())
     }
 
     /// Samples that are no longer than the end of the bin of `length` (nanoseconds).
-    pub fn count_up_to(&self, length: u64) -> u64 {
+    pub(crate) fn count_up_to(&self, length: u64) -> u64 {
         let end = self.lengths.highest_equivalent(length.min(LENGTH_MAX.0));
         self.lengths.count_between(0, end)
     }
@@ -301,16 +300,7 @@ pub fn read(text: &str) -> Result<Histogram<u64>> {
     Ok(read)
 }
 
-/// The V2 compressed encoding of so many samples of each length, to 2 figures, as base64.
-fn encode_coarse(lengths: impl Iterator<Item = (u64, u64)>) -> String {
-    let mut histogram: Histogram<u64> = Histogram::new_with_bounds(1, LENGTH_MAX.0, COARSE_FIGURES)
-        .expect("the bounds are constants that a test creates");
-    for (length, count) in lengths {
-        histogram.saturating_record_n(length.min(LENGTH_MAX.0), count);
-    }
-    encode(&histogram)
-}
-
+/// The V2 compressed encoding as base64.
 fn encode(histogram: &Histogram<u64>) -> String {
     let mut bytes = Vec::new();
     V2DeflateSerializer::new()

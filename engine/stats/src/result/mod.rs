@@ -338,6 +338,11 @@ pub struct Params {
 }
 
 impl Params {
+    /// Whether the address measured is of IPv6.
+    pub fn is_ipv6(&self) -> bool {
+        self.address.as_deref().is_some_and(|address| address.starts_with('['))
+    }
+
     /// Whether there is a connection per operation.
     pub fn connects_each(&self) -> bool {
         self.connect_each == Some(true)

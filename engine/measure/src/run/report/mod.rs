@@ -12,11 +12,11 @@ use crate::worker::destination::Destination;
 use crate::worker::tally::Record;
 use tare_proto::hello::{Accept, Figures, WaitMode};
 use tare_stats::histogram::Recording;
-use tare_stats::link::{self, Carried, Framing};
+use tare_stats::link;
 use tare_stats::pool::keep_worse;
 use tare_stats::result::{
-    Bandwidth, Connections, Cpu, CpuUse, Environments, Flow, INTERVALS_OF_RUN, Instrument,
-    Instruments, LinkUse, Params, StepResult, Warmup, Warning,
+    Connections, Cpu, CpuUse, Environments, Flow, INTERVALS_OF_RUN, Instrument, Instruments,
+    Params, StepResult, Warmup, Warning,
 };
 use tare_stats::{health, summary};
 use tare_units::Nanos;
@@ -157,28 +157,11 @@ pub(super) fn judge(step: &mut StepResult, environment: &Environments) {
     if step.params.bulk.is_some()
         && let Some(bandwidth) = &mut step.bandwidth
     {
-        bandwidth.link = link_use(bandwidth, &step.params, environment);
+        bandwidth.link = link::link_use(bandwidth, &step.params, environment);
     }
     health::judge(step);
 }
 
-fn link_use(bandwidth: &Bandwidth, params: &Params, environment: &Environments) -> Option<LinkUse> {
-    let (up, down) = (bandwidth.up.as_ref(), bandwidth.down.as_ref());
-    let mss = |flow: Option<&Flow>| Some(flow?.tcp.as_ref()?.mss_bytes);
-    let size_bytes = u32::try_from(params.size_bytes).unwrap_or(u32::MAX);
-    let carried = Carried {
-        up_bits_per_s: up.and_then(|flow| flow.bits_per_s),
-        down_bits_per_s: down.and_then(|flow| flow.bits_per_s),
-        framing: if params.proto == "udp" {
-            Framing::Udp { size_bytes }
-        } else {
-            Framing::Tcp { mss_bytes: mss(up).or_else(|| mss(down)) }
-        },
-        is_ipv6: params.address.as_deref().is_some_and(|address| address.starts_with('[')),
-    };
-    let server = environment.servers.first().and_then(|server| server.device.as_ref());
-    link::link_use(&carried, environment.client.device.as_ref(), server)
-}
 
 /// Fewer connections than asked for were measured on, or some were lost meanwhile: what is shown is
 /// the latency of less load.

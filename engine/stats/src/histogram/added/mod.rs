@@ -49,17 +49,15 @@ impl Added {
     /// `wakeups`, in ascending order, the times that waking up took, where the worker sleeps.
     pub fn new(fixed: Nanos, gaps: &Coarse, wakeups: Option<&[Nanos]>) -> Self {
         let wakeups = wakeups.filter(|samples| !samples.is_empty());
-        let bound = |share: f64| match wakeups {
-            None => Some(gaps.exceeded_by(share)),
-            Some(wakeups) => {
-                let splits = SPLITS.iter().map(|split| (share * split, share * (1.0 - split)));
-                let possible = splits.filter(|(_, of_wakeups)| *of_wakeups >= WAKEUPS_LEAST);
-                possible
-                    .map(|(of_gaps, of_wakeups)| {
-                        gaps.exceeded_by(of_gaps) + exceeded_by(wakeups, of_wakeups)
-                    })
-                    .min()
-            }
+        let bound = |share: f64| {
+            let Some(wakeups) = wakeups else {
+                return Some(gaps.exceeded_by(share));
+            };
+            let splits = SPLITS.iter().map(|split| (share * split, share * (1.0 - split)));
+            let possible = splits.filter(|(_, of_wakeups)| *of_wakeups >= WAKEUPS_LEAST);
+            let bounds =
+                possible.map(|(gap, wakeup)| gaps.exceeded_by(gap) + exceeded_by(wakeups, wakeup));
+            bounds.min()
         };
         let bounds = SHARES.iter().filter_map(|&share| Some((share, fixed + bound(share)?)));
         Self { bounds: bounds.collect() }

@@ -3,11 +3,14 @@
 use std::borrow::Cow;
 
 use super::bins::{self, Rows};
-use super::{Distribution, SameBin};
+use super::{Distribution, LENGTH_MAX, SameBin};
 use crate::number::real;
+use hdrhistogram::Histogram;
 use tare_units::limits::{BLOCKS, INTERVALS_MAX};
 use tare_units::{Instant, Nanos};
 
+/// Significant figures of an entry of the series.
+const FIGURES: u8 = 2;
 /// Entries of the series of a run whose length is not known beforehand. What comes later than they
 /// reach is counted in the last one.
 const SERIES_OPEN_ENDED: usize = 256;
@@ -164,10 +167,12 @@ impl SeriesEntry<'_> {
     /// Its headline latencies as base64 of the HdrHistogram V2 compressed encoding, to 2 figures;
     /// absent where it has none.
     pub fn encode(&self) -> Option<String> {
-        let mut bins = self.bins.iter().enumerate().filter(|(_, count)| **count > 0).peekable();
-        bins.peek()?;
-        let length = |bin| bins::end(bin).min(self.max.0);
-        Some(super::encode_coarse(bins.map(|(bin, &count)| (length(bin), count.into()))))
+        let mut lengths: Histogram<u64> = Histogram::new_with_bounds(1, LENGTH_MAX.0, FIGURES)
+            .expect("the bounds are constants that a test creates");
+        for (bin, &count) in self.bins.iter().enumerate().filter(|(_, count)| **count > 0) {
+            lengths.saturating_record_n(bins::end(bin).min(self.max.0), count.into());
+        }
+        (!lengths.is_empty()).then(|| super::encode(&lengths))
     }
 
     /// The quantile of the headline latency (response in open loop, service otherwise), to 2
@@ -208,39 +213,32 @@ pub struct Recording {
     series_counts: Box<[Counts]>,
     /// Entries of the series that were reached.
     series_used: usize,
-    /// Replies whose server says that it held them for longer than they took in all: that is left
-    /// out.
+    /// Replies whose server says that it held them for longer than they took: that is left out.
     pub impossible_residences: u64,
-    /// Arrivals that were never sent and were too many to be visited one by one: all of them are
-    /// counted, each as overdue as it would be if those between two that are known were evenly
-    /// spread.
+    /// Arrivals that were never sent and were too many to be visited one by one: each is counted as
+    /// overdue as it would be if those between two that are known were evenly spread.
     pub spread_unsent: u64,
 }
 
 impl Recording {
     /// An empty recording.
     pub fn new(spec: RecordingSpec) -> Self {
-        let block_width = match spec.extent {
-            Extent::Time(length) => length.0,
-            Extent::Count(operations) => operations,
-        }
-        .div_ceil(BLOCKS as u64);
         let asked = spec.interval.0.max(1);
-        let (interval, entries) = match spec.extent {
+        let (length, interval, entries) = match spec.extent {
             Extent::Time(length) => {
                 // Too many entries: as many of them as it takes are taken together.
                 let together = length.0.div_ceil(asked).div_ceil(SERIES_MAX as u64).max(1);
                 let interval = asked.saturating_mul(together);
-                let entries = length.0.div_ceil(interval).max(1);
-                (interval, usize::try_from(entries).map_or(SERIES_MAX, |n| n.min(SERIES_MAX)))
+                let entries = usize::try_from(length.0.div_ceil(interval).max(1));
+                (length.0, interval, entries.map_or(SERIES_MAX, |n| n.min(SERIES_MAX)))
             }
-            Extent::Count(_) => (asked, SERIES_OPEN_ENDED),
+            Extent::Count(operations) => (operations, asked, SERIES_OPEN_ENDED),
         };
         Self {
             spec: RecordingSpec { interval: Nanos(interval), ..spec },
             t0: Instant::default(),
             recorded: 0,
-            blocks: Sections::new(block_width, BLOCKS),
+            blocks: Sections::new(length.div_ceil(BLOCKS as u64), BLOCKS),
             intervals: Sections::new(interval, entries),
             samples: METRICS.map(|metric| {
                 let on_schedule = matches!(metric, Metric::Response | Metric::Lateness);
@@ -261,8 +259,7 @@ impl Recording {
         }
     }
 
-    /// The measured phase begins at `t0`, the same for all workers. Nothing may have been recorded
-    /// yet.
+    /// The measured phase begins at `t0`, the same for all workers, and nothing was recorded yet.
     pub fn begin(&mut self, t0: Instant) {
         debug_assert!(self.recorded == 0 && self.series_used == 0);
         self.t0 = t0;
@@ -274,8 +271,7 @@ impl Recording {
         self.latencies(at, sample, false);
     }
 
-    /// An operation was answered as expected within the measured phase, at `at`, whenever it was
-    /// due.
+    /// An operation was answered as expected at `at`, whenever it was due.
     #[inline]
     pub fn count_answer(&mut self, at: Instant) {
         let entry = self.entry(at);
