@@ -18,7 +18,7 @@ pub(crate) use repeat::Repeated;
 pub use socket::{SocketOption, TcpInfo, device_name, shown, towards};
 
 /// A socket that a driver holds. Ids are reused after the close has completed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SocketId(pub u32);
 
 /// A buffer in a driver's arena.

@@ -48,10 +48,7 @@ impl TurnCounters {
     pub(crate) fn reset(&mut self) {
         self.turns.reset();
         self.gaps.reset();
-        self.turn_max = Nanos::ZERO;
-        self.elapsed = Nanos::ZERO;
-        self.busy = Nanos::ZERO;
-        self.polled = Nanos::ZERO;
+        (self.turn_max, self.elapsed, self.busy, self.polled) = Default::default();
         self.frozen = false;
     }
 

@@ -46,18 +46,24 @@ pub trait Role<D: Driver> {
     fn handle_time(&mut self, io: &mut D, now: Instant, counters: &mut TurnCounters) -> Result;
 
     /// Pushes what is ready; `now` is the instant of its submission.
-    fn poll_submit(&mut self, io: &mut D, now: Instant) -> Result;
+    fn poll_submit(&mut self, _io: &mut D, _now: Instant) -> Result {
+        Ok(())
+    }
 
     /// How to wait next.
     fn poll_wait(&self, now: Instant) -> Wait;
 
     /// Whether [`Role::poll_submit`] has anything to stamp; a turn without reads the clock once
     /// less.
-    fn has_ready(&self) -> bool;
+    fn has_ready(&self) -> bool {
+        false
+    }
 
     /// How many of the completions handled since the last call were arrivals that are timed: the
     /// gap before their reap bounds how long each of them can have lain unseen.
-    fn take_timed(&mut self) -> u64;
+    fn take_timed(&mut self) -> u64 {
+        0
+    }
 
     /// Whether there is nothing left to do.
     fn is_finished(&self) -> bool;

@@ -16,13 +16,11 @@ use tare_units::{Instant, Nanos};
 
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Begun {
-    /// It belongs to the measured phase.
     pub(crate) measured: bool,
     /// Fewer than a quarter of the places for operations were taken.
     pub(crate) unloaded: bool,
 }
 
-/// How much a loop is to do.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LoopPlan {
     pub(crate) warmup: Nanos,
@@ -42,7 +40,6 @@ pub(crate) struct OperationLoop<G> {
     pub(crate) pacer: Pacer,
     pub(crate) record: Record,
     plan: LoopPlan,
-    /// Operations begun that have come to no end.
     pub(crate) outstanding: u64,
     pub(crate) last_sent: Instant,
     timed: u64,
@@ -51,7 +48,7 @@ pub(crate) struct OperationLoop<G> {
     /// When the measured phase ended, once it has.
     measured_end: Instant,
     /// Entries of the series that were told to be complete.
-    entries_told: usize,
+    entries_shown: usize,
 }
 
 impl<G: ProgressSink> OperationLoop<G> {
@@ -81,7 +78,7 @@ impl<G: ProgressSink> OperationLoop<G> {
             timed: 0,
             measured_until: Instant::default(),
             measured_end: Instant::default(),
-            entries_told: 0,
+            entries_shown: 0,
         }
     }
 
@@ -92,7 +89,6 @@ impl<G: ProgressSink> OperationLoop<G> {
         (self.record, outcome, progress)
     }
 
-    /// The warm-up begins at `t0`, and with it the schedule.
     pub(crate) fn start(&mut self, t0: Instant, wait: WaitMode) {
         self.phases.start(t0, wait);
         // Not when the measured phase is noticed to have begun: what is sent in it may be answered
@@ -101,7 +97,6 @@ impl<G: ProgressSink> OperationLoop<G> {
         self.pacer.start(t0, self.phases.warmup_end, self.phases.end);
     }
 
-    /// The pacer's orders can be carried out.
     pub(crate) fn has_ready(&self) -> bool {
         self.pacer.has_ready() && !matches!(self.phases.phase, RunPhase::Starting { .. })
     }
@@ -116,11 +111,11 @@ impl<G: ProgressSink> OperationLoop<G> {
         if self.phases.phase == RunPhase::Measuring {
             let recording = &self.record.recording;
             let interval = recording.interval().0;
-            while self.entries_told + 1 < recording.entries()
-                && now >= self.phases.warmup_end + Nanos(interval * (self.entries_told as u64 + 1))
+            while self.entries_shown + 1 < recording.entries()
+                && now >= self.phases.warmup_end + Nanos(interval * (self.entries_shown as u64 + 1))
             {
-                self.phases.progress.entry_ends(recording, self.entries_told);
-                self.entries_told += 1;
+                self.phases.progress.entry_ends(recording, self.entries_shown);
+                self.entries_shown += 1;
             }
         }
         begins
@@ -148,7 +143,6 @@ impl<G: ProgressSink> OperationLoop<G> {
         Some(Begun { measured, unloaded })
     }
 
-    /// An operation was answered at `now`, as expected or not.
     #[inline]
     pub(crate) fn complete(&mut self, now: Instant, begun: Begun, sample: Sample, expected: bool) {
         self.outstanding -= 1;
@@ -201,7 +195,6 @@ impl<G: ProgressSink> OperationLoop<G> {
         }
     }
 
-    /// An operation is under way when the run is over.
     pub(crate) fn leave(&mut self, now: Instant, measured: bool, sample: Sample) {
         self.outstanding -= 1;
         self.record.tally(measured).operations.in_flight_at_end += 1;
@@ -240,7 +233,6 @@ impl<G: ProgressSink> OperationLoop<G> {
         self.phases.drain(now, self.measured_end, now + patience);
     }
 
-    /// Whether a draining client need not wait any longer.
     pub(crate) fn is_drained(&self, now: Instant) -> bool {
         match self.phases.phase {
             RunPhase::Draining { deadline } => self.outstanding == 0 || now >= deadline,
@@ -267,7 +259,7 @@ impl<G: ProgressSink> OperationLoop<G> {
     pub(crate) fn finish(&mut self, now: Instant) {
         let drained = matches!(self.phases.phase, RunPhase::Draining { .. });
         if drained && self.phases.outcome.measured > Nanos::ZERO {
-            self.phases.progress.entry_ends(&self.record.recording, self.entries_told);
+            self.phases.progress.entry_ends(&self.record.recording, self.entries_shown);
         }
         self.phases.finish(now);
     }

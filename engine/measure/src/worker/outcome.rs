@@ -13,7 +13,6 @@ pub(crate) struct Outcome {
     /// Sessions established; of HTTP connections, those that ever stood, however often each was
     /// reopened.
     pub(crate) established: u64,
-    /// Sockets that were connected, or tried to.
     pub(crate) sockets: u64,
     /// The first failure, in words fit for the user.
     pub(crate) failure: Option<Error>,
@@ -37,7 +36,6 @@ pub(crate) struct Outcome {
     /// over them.
     pub(crate) down: Nanos,
     pub(crate) warmup: Nanos,
-    /// Length of the measured phase as it was.
     pub(crate) measured: Nanos,
 }
 

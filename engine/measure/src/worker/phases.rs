@@ -42,7 +42,6 @@ pub(crate) enum RunPhase {
     },
     /// What is sent now is in no figure.
     WarmingUp,
-    /// What is sent now counts.
     Measuring,
     /// What is under way may still finish.
     Draining {
@@ -59,7 +58,6 @@ pub(crate) enum RunPhase {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PhasePlan {
     pub(crate) warmup: Nanos,
-    /// Of the measured phase, unless it ends by count.
     pub(crate) duration: Option<Nanos>,
     /// How long connections may take to be ended, also after an interrupt, and after an urgent one.
     pub(crate) ending: Nanos,
@@ -76,11 +74,8 @@ pub struct RunPhases<G> {
     plan: PhasePlan,
     wait: WaitMode,
     pub(crate) interrupt: Interrupt,
-    /// Connections that the start still waits for.
     connecting: u32,
-    /// End of the warm-up, once it is known.
     pub(crate) warmup_end: Instant,
-    /// End of the measured phase, where it ends by time.
     pub(crate) end: Instant,
     pub(crate) progress: G,
     pub(crate) outcome: Outcome,
@@ -122,7 +117,6 @@ impl<G: ProgressSink> RunPhases<G> {
         }
     }
 
-    /// The warm-up begins at `t0`.
     pub(crate) fn start(&mut self, t0: Instant, wait: WaitMode) {
         self.wait = wait;
         self.phase = RunPhase::Starting { t0 };
@@ -137,13 +131,11 @@ impl<G: ProgressSink> RunPhases<G> {
         self.end = self.plan.duration.map_or(Instant::FAR_FUTURE, |d| self.warmup_end + d);
     }
 
-    /// Operations are begun, or will be at `t0`.
     pub(crate) const fn is_running(&self) -> bool {
         use RunPhase::{Measuring, Starting, WarmingUp};
         matches!(self.phase, Starting { .. } | WarmingUp | Measuring)
     }
 
-    /// Nothing is begun any more.
     pub(crate) const fn is_ending(&self) -> bool {
         use RunPhase::{Draining, Finished, Finishing};
         matches!(self.phase, Draining { .. } | Finishing { .. } | Finished)
@@ -226,7 +218,6 @@ impl<G: ProgressSink> RunPhases<G> {
         }
     }
 
-    /// Until when ending may take, while it does.
     pub(crate) const fn finish_by(&self) -> Option<Instant> {
         match self.phase {
             RunPhase::Finishing { deadline } => Some(deadline),

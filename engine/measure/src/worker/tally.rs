@@ -10,15 +10,11 @@ const KINDS_MAX: usize = 32;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// Opening a socket, or connecting.
     Connect,
-    /// The hello and its answer.
     Handshake,
     Send,
     Receive,
-    /// Making sense of what was received.
     Parse,
-    /// Ending the session and receiving the figures.
     Close,
 }
 
@@ -71,7 +67,6 @@ impl Errors {
         self.0.iter().map(|e| e.2).sum()
     }
 
-    /// As results carry them.
     pub(crate) fn to_counts(&self) -> Vec<ErrorCount> {
         let count = |(stage, cause, count): &(Stage, &'static str, u64)| ErrorCount {
             phase: stage.name().to_owned(),
@@ -95,7 +90,6 @@ impl Tally {
     }
 }
 
-/// What a client worker that sends requests has recorded.
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) recording: Recording,

@@ -34,7 +34,6 @@ use tare_units::{Instant, Nanos};
 
 /// With port 0: how many free TCP ports are tried for one that is free for UDP as well.
 const PORTS_TRIED: u32 = 16;
-/// Bytes read at a time before the hello is complete.
 const HELLO_READ: u32 = 512;
 /// Found in the first bytes of a client that asks for the queue, whose replies name arrivals.
 const QUEUE: &[u8] = b" /queue";
@@ -157,7 +156,6 @@ struct Pending {
     silent: bool,
     /// When the last of what it said arrived, by the kernel's clock, where that stamps.
     stamp: Option<Nanos>,
-    /// Its number among all that were accepted.
     ordinal: u64,
     /// The refusal is on its way: close when it is sent.
     refused: bool,
@@ -232,13 +230,11 @@ pub struct Acceptor<P: Dispatch<S>, S = OwnedFd> {
     hello_within: Nanos,
     /// A connection that has not said a word is closed after that.
     silent_within: Nanos,
-    /// Connections kept while they have not yet said what they want.
     pending_max: usize,
     listeners: Vec<SocketId>,
     datagram_sockets: Vec<DatagramSocket>,
     udp: Arc<UdpServerFront>,
     pending: Slab<Pending>,
-    /// Those of `pending` that are not being closed.
     open: usize,
     accepted: u64,
     connecting: Slab<Connecting<P::Admission>>,
@@ -303,7 +299,6 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
         &self.dispatch
     }
 
-    /// Clients that have yet to become a session, or are being turned away.
     #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {
         self.pending.len() + self.connecting.len()
@@ -344,9 +339,9 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
         }
         let index = self.pending.vacant_key();
         let slot = PENDING_BASE + u32::try_from(index).expect("below SOCKETS_MAX");
-        let mut link = Link::new(io, slot, socket, HELLO_READ as usize, 0)?;
+        let mut link = Link::new(io, (slot, socket), (HELLO_READ as usize, 0))?;
         if bytes.is_empty() {
-            link.receive_stamped(io, 0, HELLO_READ)?;
+            link.receive_stamped(io, HELLO_READ)?;
         }
         self.accepted += 1;
         let mut handshake = ServerHandshake::new(self.secret.clone(), self.dispatch.nonce());
@@ -418,7 +413,7 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
         }
         match (purpose, outcome) {
             (Purpose::Receive, Outcome::ReceivedStamped { len: 1.., .. }) if pending.refused => {
-                link.receive_stamped(io, 0, HELLO_READ)
+                link.receive_stamped(io, HELLO_READ)
             }
             (Purpose::HalfClose, Outcome::HalfClosed) => Ok(()),
             (Purpose::Receive, Outcome::ReceivedStamped { len: len @ 1.., at }) => {
@@ -435,24 +430,19 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
                 true => self.step_handshake(io, index, now),
                 false => Ok(()),
             },
-            _ => self.give_up(io, index, ServerHandshake::handle_closed),
+            _ => self.fail(io, index, ServerHandshake::handle_closed),
         }
     }
 
     /// Closes a connection that did not become a session, and says `why` to its handshake.
-    fn give_up(
-        &mut self,
-        io: &mut impl Driver,
-        at: usize,
-        why: fn(&mut ServerHandshake),
-    ) -> Result {
+    fn fail(&mut self, io: &mut impl Driver, at: usize, why: fn(&mut ServerHandshake)) -> Result {
         let pending = &mut self.pending[at];
         why(&mut pending.handshake);
         // Health checks connect and close without a word, every few seconds: no news.
         if let Some(ServerEvent::Failed(reason)) = pending.handshake.poll_event()
             && reason != ServerFailure::ClosedSilently
         {
-            log_failure(&mut self.dispatch, pending.peer, &reason);
+            log_failed(&mut self.dispatch, pending.peer, &reason);
         }
         self.open -= usize::from(!pending.link.is_closing());
         pending.link.close(io)
@@ -465,7 +455,7 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
         };
         let late: Vec<usize> = self.pending.iter().filter(late).map(|(index, _)| index).collect();
         for index in late {
-            self.give_up(io, index, ServerHandshake::handle_timeout)?;
+            self.fail(io, index, ServerHandshake::handle_timeout)?;
         }
         Ok(())
     }
@@ -502,7 +492,7 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
                 }
                 ServerEvent::Failed(error) => error,
             };
-            log_failure(&mut self.dispatch, pending.peer, &error);
+            log_failed(&mut self.dispatch, pending.peer, &error);
             pending.refused = true;
         }
         let link = &mut pending.link;
@@ -514,7 +504,7 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
             // reset the connection, and the reset would overtake the refusal.
             link.half_close(io)?;
         }
-        if link.is_receiving() { Ok(()) } else { link.receive_stamped(io, 0, HELLO_READ) }
+        if link.is_receiving() { Ok(()) } else { link.receive_stamped(io, HELLO_READ) }
     }
 
     /// Has the kernel stamp what arrives on connections to come, which inherit it from their
@@ -763,7 +753,6 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
     }
 }
 
-/// A listener and a datagram socket of the same port.
 fn open_pair(
     io: &mut impl Driver,
     address: SocketAddr,
@@ -793,12 +782,10 @@ fn open_pair(
     }
 }
 
-/// Takes connections off a listener, one after the other.
 fn accept(io: &mut impl Driver, slot: u32, listener: SocketId) -> Result {
     io.push(token(slot, Purpose::Accept), Op::Accept { listener, multishot: true })
 }
 
-/// Closes a socket that nobody will serve.
 fn close_orphan(io: &mut impl Driver, socket: SocketId) -> Result {
     io.push(token(ORPHAN, Purpose::Close), Op::Close { socket })
 }
@@ -858,20 +845,8 @@ impl<D: Driver, P: Dispatch<D::Socket>> Role<D> for Acceptor<P, D::Socket> {
         self.handle_hello_deadlines(io, now)
     }
 
-    fn poll_submit(&mut self, _: &mut D, _: Instant) -> Result {
-        Ok(())
-    }
-
     fn poll_wait(&self, now: Instant) -> Wait {
         Wait::Until(now + NAP)
-    }
-
-    fn has_ready(&self) -> bool {
-        false
-    }
-
-    fn take_timed(&mut self) -> u64 {
-        0
     }
 
     fn is_finished(&self) -> bool {
@@ -879,13 +854,9 @@ impl<D: Driver, P: Dispatch<D::Socket>> Role<D> for Acceptor<P, D::Socket> {
     }
 }
 
-fn log_failure<S>(
-    dispatch: &mut impl Dispatch<S>,
-    peer: Option<SocketAddr>,
-    reason: &ServerFailure,
-) {
+fn log_failed<S>(log: &mut impl Dispatch<S>, peer: Option<SocketAddr>, why: &ServerFailure) {
     let name = peer.map_or_else(|| "a client".to_owned(), |peer| peer.to_string());
-    dispatch.log(reason.kind(), &format!("{name}: {reason}"));
+    log.log(why.kind(), &format!("{name}: {why}"));
 }
 
 #[cfg(test)]
@@ -906,14 +877,14 @@ mod tests {
 
     #[test]
     fn a_link_local_address_keeps_its_interface() {
-        let from: SocketAddr = "[fe80::2%3]:5000".parse().unwrap();
-        let local = local_of("fe80::1".parse().unwrap(), 7117, from);
-        assert_eq!(local, "[fe80::1%3]:7117".parse().unwrap());
-        let global = local_of("2001:db8::1".parse().unwrap(), 7117, from);
-        assert_eq!(global, "[2001:db8::1]:7117".parse().unwrap());
-        let v4 = "192.0.2.1:5000".parse().unwrap();
-        let local = local_of("192.0.2.2".parse().unwrap(), 7117, v4);
-        assert_eq!(local, "192.0.2.2:7117".parse().unwrap());
+        for (ip, from, expected) in [
+            ("fe80::1", "[fe80::2%3]:5000", "[fe80::1%3]:7117"),
+            ("2001:db8::1", "[fe80::2%3]:5000", "[2001:db8::1]:7117"),
+            ("192.0.2.2", "192.0.2.1:5000", "192.0.2.2:7117"),
+        ] {
+            let local = local_of(ip.parse().unwrap(), 7117, from.parse().unwrap());
+            assert_eq!(local, expected.parse().unwrap());
+        }
     }
 
     #[test]
@@ -924,11 +895,8 @@ mod tests {
         assert!(handed.knows(&key(1), Instant(0) + HANDED_FOR));
         assert!(!handed.knows(&key(2), Instant(0)));
         assert!(!handed.knows(&key(1), Instant(1) + HANDED_FOR));
-        for nonce in 0..2 * HANDED_MAX as u64 {
-            handed.note(key(nonce), Instant(0));
-        }
-        assert_eq!(handed.order.len(), HANDED_MAX);
-        assert_eq!(handed.keys.len(), HANDED_MAX);
+        (0..2 * HANDED_MAX as u64).for_each(|nonce| handed.note(key(nonce), Instant(0)));
+        assert_eq!((handed.order.len(), handed.keys.len()), (HANDED_MAX, HANDED_MAX));
         assert!(!handed.knows(&key(0), Instant(0)));
     }
 }

@@ -108,6 +108,9 @@ pub(super) enum Want {
     GiveBack,
 }
 
+/// What comes of a step, unless the driver has ended.
+type Step = Result<Want>;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Exchanging,
@@ -160,7 +163,6 @@ fn sender(streaming: &mut Option<Box<Streaming>>) -> Option<&mut Sender> {
 
 #[derive(Debug, Default)]
 struct OneGo {
-    /// The hello of its client, in its frame.
     hello: Vec<u8>,
     /// How much has come of a connection's hello and request, until they are whole.
     opening: Option<usize>,
@@ -170,7 +172,6 @@ struct OneGo {
     parked: bool,
 }
 
-/// What a client asked for, and what it was answered.
 #[derive(Debug)]
 pub(super) struct Terms {
     pub(super) hello: Box<Hello>,
@@ -190,7 +191,6 @@ pub(super) struct Session<P> {
     since: Instant,
     active_at: Instant,
     size: u32,
-    /// What is received at a time, bytes.
     receive_len: u32,
     front: Arc<UdpServerFront>,
     request: Progress,
@@ -211,7 +211,6 @@ pub(super) struct Session<P> {
     ended_at: Option<Instant>,
     /// The figures were sent, or last asked for.
     reported_at: Option<Instant>,
-    /// TCP: the client's end of the stream has come.
     client_ended: bool,
     one_go: OneGo,
 }
@@ -234,7 +233,7 @@ impl<P> Session<P> {
         reply.handle_sent(size as usize);
         let most = opening_bytes(hello) + receive;
         Ok(Self {
-            link: Link::new(io, slot, socket, most, send_bytes(hello))?,
+            link: Link::new(io, (slot, socket), (most, send_bytes(hello)))?,
             terms,
             _permit: permit,
             stage: Stage::Exchanging,
@@ -272,7 +271,6 @@ impl<P> Session<P> {
         self.link.is_closing() && self.link.is_quiet()
     }
 
-    /// Tells the client that it is accepted, and awaits its first request.
     pub(super) fn begin(&mut self, io: &mut impl Driver) -> Result {
         if let Err(refuse) = self.prepare_stream(io) {
             self.stage = Stage::Reporting;
@@ -307,7 +305,7 @@ impl<P> Session<P> {
         purpose: Purpose,
         completion: &Completion,
         now: Instant,
-    ) -> Result<Want> {
+    ) -> Step {
         let outcome = &completion.outcome;
         self.link.handle(purpose, outcome, completion.more);
         if self.link.is_closing() {
@@ -322,15 +320,14 @@ impl<P> Session<P> {
                 Transport::Tcp if *n == 0 => self.handle_end_of_stream(io, now),
                 Transport::Tcp if streams => self.handle_payload(io, *n, now),
                 Transport::Tcp => self.handle_bytes(io, *n, now),
-                Transport::Udp if streams => self.handle_datagrams(io, *n, now),
-                Transport::Udp => self.handle_datagram(io, *n, now),
+                Transport::Udp => self.handle_datagrams(io, *n, now),
             },
             (Purpose::Send, Outcome::Sent(n)) if streams => {
-                self.handle_stream_sent(io, 1, u64::from(*n), now)
+                self.handle_sends(io, 1, u64::from(*n), now)
             }
             (Purpose::Send, Outcome::Sent(n)) => self.handle_sent(io, *n, now),
             (Purpose::Send, Outcome::SentRepeated { sends, bytes }) => {
-                self.handle_stream_sent(io, *sends, *bytes, now)
+                self.handle_sends(io, *sends, *bytes, now)
             }
             (Purpose::Send, Outcome::Released { copied }) => {
                 if let Some(sender) = sender(&mut self.streaming) {
@@ -353,11 +350,11 @@ impl<P> Session<P> {
         purpose: Purpose,
         error: OpError,
         now: Instant,
-    ) -> Result<Want> {
+    ) -> Step {
         let of_stream = self.streaming.is_some() && purpose == Purpose::Send;
         let is_lost = self.is_udp() && is_loss(error);
         if of_stream && !is_lost && self.handle_uncut(io, error) {
-            return self.handle_stream_sent(io, 0, 0, now);
+            return self.handle_sends(io, 0, 0, now);
         }
         if is_lost || !is_departure(error) {
             let phase = if purpose == Purpose::Receive { "receive" } else { "send" };
@@ -370,7 +367,7 @@ impl<P> Session<P> {
         match purpose {
             // The device's queue is full, or the path is away: where nothing is paced, the next
             // datagram takes the place of this one.
-            Purpose::Send if of_stream => return self.handle_stream_sent(io, 0, 0, now),
+            Purpose::Send if of_stream => return self.handle_sends(io, 0, 0, now),
             Purpose::SendControl => {
                 self.link.handle_control_sent(io, u32::MAX)?;
                 self.answer_next(io)?;
@@ -389,7 +386,7 @@ impl<P> Session<P> {
         self.resume_stream(io, Want::Nothing, now)
     }
 
-    fn handle_control_sent(&mut self, io: &mut impl Driver, n: u32, now: Instant) -> Result<Want> {
+    fn handle_control_sent(&mut self, io: &mut impl Driver, n: u32, now: Instant) -> Step {
         if !self.link.handle_control_sent(io, n)? {
             return Ok(Want::Nothing);
         }
@@ -411,7 +408,7 @@ impl<P> Session<P> {
         Ok(Want::Nothing)
     }
 
-    fn handle_bytes(&mut self, io: &mut impl Driver, n: u32, now: Instant) -> Result<Want> {
+    fn handle_bytes(&mut self, io: &mut impl Driver, n: u32, now: Instant) -> Step {
         if self.stage != Stage::Exchanging {
             self.receive_next(io)?;
             return Ok(Want::Nothing);
@@ -476,7 +473,7 @@ impl<P> Session<P> {
         Ok(true)
     }
 
-    fn handle_sent(&mut self, io: &mut impl Driver, n: u32, now: Instant) -> Result<Want> {
+    fn handle_sent(&mut self, io: &mut impl Driver, n: u32, now: Instant) -> Step {
         self.figures.sent_bytes += u64::from(n);
         if !self.reply.handle_sent(n as usize) {
             let rest = self.reply.remaining();
@@ -509,23 +506,15 @@ impl<P> Session<P> {
 
     // Datagrams.
 
-    fn handle_datagram(&mut self, io: &mut impl Driver, n: u32, now: Instant) -> Result<Want> {
+    /// Datagrams came: one, or for a stream several at once, payload and behind it control datagrams.
+    fn handle_datagrams(&mut self, io: &mut impl Driver, n: u32, now: Instant) -> Step {
         self.figures.received_bytes += u64::from(n);
-        let want = self.handle_control(io, 0..n as usize, now)?;
-        if want == Want::Nothing {
-            self.receive_next(io)?;
-        }
-        Ok(want)
-    }
-
-    /// A stream: one datagram came, or several at once: payload, and behind it control datagrams.
-    fn handle_datagrams(&mut self, io: &mut impl Driver, n: u32, now: Instant) -> Result<Want> {
-        self.figures.received_bytes += u64::from(n);
-        let Range { mut start, end } = self.take_payload(io, n, now)?;
+        let (streams, all) = (self.streaming.is_some(), 0..n as usize);
+        let Range { mut start, end } = if streams { self.take_payload(io, n, now)? } else { all };
         let mut want = Want::Nothing;
         // Several control datagrams may have come at once: they all have one length.
         while start < end {
-            let until = (start + CONTROL_DATAGRAM).min(end);
+            let until = if streams { (start + CONTROL_DATAGRAM).min(end) } else { end };
             match self.handle_control(io, start..until, now)? {
                 Want::Nothing => {}
                 Want::Close => return Ok(Want::Close),
@@ -533,7 +522,9 @@ impl<P> Session<P> {
             }
             start = until;
         }
-        self.receive_next(io)?;
+        if streams || want == Want::Nothing {
+            self.receive_next(io)?;
+        }
         let checked = self.check_stream(io, now)?;
         Ok(if want == Want::Nothing { checked } else { want })
     }
@@ -568,18 +559,12 @@ impl<P> Session<P> {
         Ok(rest.map_or(whole, |(start, end)| start..end))
     }
 
-    /// A datagram that is no payload of a stream.
-    fn handle_control(
-        &mut self,
-        io: &mut impl Driver,
-        range: Range<usize>,
-        now: Instant,
-    ) -> Result<Want> {
+    fn handle_control(&mut self, io: &mut impl Driver, at: Range<usize>, now: Instant) -> Step {
         let Some(peer) = self.terms.peer else {
             return Ok(Want::Close);
         };
-        let len = range.len();
-        let datagram = &io.buffer(self.link.receive_buffer())[range];
+        let len = at.len();
+        let datagram = &io.buffer(self.link.receive_buffer())[at];
         match self.front.handle_datagram(datagram, peer, now) {
             FrontAction::Data(header) if Some(header.session) == self.terms.accept.session => {
                 if self.streaming.is_some() {
@@ -675,19 +660,16 @@ impl<P> Session<P> {
         Ok(())
     }
 
-    /// Payload that was moved since the last call, bytes.
     #[inline]
     pub(super) fn take_moved(&mut self) -> u64 {
         self.streaming.as_mut().map_or(0, |s| std::mem::take(&mut s.moved))
     }
 
-    /// When a paced stream wants [`Session::poll_stream`] to be called.
     pub(super) fn due(&self) -> Option<Instant> {
         let sender = self.streaming.as_ref()?.sender.as_ref()?;
         sender.due(&self.link).filter(|_| !self.link.is_closing())
     }
 
-    /// Sends what is due at `now`, the instant of the submission.
     pub(super) fn poll_stream(&mut self, io: &mut impl Driver, now: Instant) -> Result {
         match sender(&mut self.streaming) {
             Some(sender) if !self.link.is_closing() => sender.poll_submit(io, &mut self.link, now),
@@ -701,7 +683,7 @@ impl<P> Session<P> {
     }
 
     /// A control frame has left the socket to payload.
-    fn resume_stream(&mut self, io: &mut impl Driver, want: Want, now: Instant) -> Result<Want> {
+    fn resume_stream(&mut self, io: &mut impl Driver, want: Want, now: Instant) -> Step {
         if want != Want::Nothing || self.stage != Stage::Exchanging {
             return Ok(want);
         }
@@ -711,13 +693,7 @@ impl<P> Session<P> {
         self.check_stream(io, now)
     }
 
-    fn handle_stream_sent(
-        &mut self,
-        io: &mut impl Driver,
-        sends: u32,
-        bytes: u64,
-        now: Instant,
-    ) -> Result<Want> {
+    fn handle_sends(&mut self, io: &mut impl Driver, sends: u32, bytes: u64, now: Instant) -> Step {
         self.figures.sent_bytes += bytes;
         self.active_at = now;
         // Answers have waited for the socket; payload waits for them in turn.
@@ -734,7 +710,7 @@ impl<P> Session<P> {
     }
 
     /// TCP: payload, or the byte that starts the test.
-    fn handle_payload(&mut self, io: &mut impl Driver, n: u32, now: Instant) -> Result<Want> {
+    fn handle_payload(&mut self, io: &mut impl Driver, n: u32, now: Instant) -> Step {
         self.figures.received_bytes += u64::from(n);
         self.active_at = now;
         if let Some(streaming) = &mut self.streaming {
@@ -762,8 +738,7 @@ impl<P> Session<P> {
         Ok(())
     }
 
-    /// No more payload counts, and none is sent.
-    fn stop_stream(&mut self, io: &mut impl Driver, now: Instant) -> Result<Want> {
+    fn stop_stream(&mut self, io: &mut impl Driver, now: Instant) -> Step {
         self.ended_at.get_or_insert(now);
         if let Some(sender) = sender(&mut self.streaming) {
             sender.finish(io, &self.link, now);
@@ -773,7 +748,7 @@ impl<P> Session<P> {
 
     /// Whether it is time for the figures: the client has ended, or all that was asked for is sent;
     /// and nothing is on its way any more that they would have to wait for.
-    fn check_stream(&mut self, io: &mut impl Driver, now: Instant) -> Result<Want> {
+    fn check_stream(&mut self, io: &mut impl Driver, now: Instant) -> Step {
         let Some(streaming) = &mut self.streaming else {
             return Ok(Want::Nothing);
         };
@@ -804,12 +779,7 @@ impl<P> Session<P> {
     }
 
     /// Begins with what has arrived of the request; no accept is sent.
-    pub(super) fn begin_in_one_go(
-        &mut self,
-        io: &mut impl Driver,
-        early: &[u8],
-        now: Instant,
-    ) -> Result<Want> {
+    pub(super) fn begin_brief(&mut self, io: &mut impl Driver, early: &[u8], now: Instant) -> Step {
         self.one_go.hello = hello_in_one_go(&self.terms.hello);
         if early.len() > self.size as usize {
             return Ok(Want::Close);
@@ -856,13 +826,7 @@ impl<P> Session<P> {
         Ok(is_slow)
     }
 
-    /// Something of a connection's hello and request has come, or its receive was cancelled.
-    fn handle_opening(
-        &mut self,
-        io: &mut impl Driver,
-        outcome: &Outcome,
-        now: Instant,
-    ) -> Result<Want> {
+    fn handle_opening(&mut self, io: &mut impl Driver, outcome: &Outcome, now: Instant) -> Step {
         let came = match outcome {
             Outcome::Received(n @ 1..) => *n as usize,
             Outcome::CancelDone { .. } => 0,
@@ -914,7 +878,7 @@ impl<P> Session<P> {
         active_at: Instant,
         limits: SessionLimits,
         stopping: bool,
-    ) -> Result<Want> {
+    ) -> Step {
         if let Some(ended_at) = self.ended_at {
             // An embedded server would else keep its run waiting for a client that has begun to
             // fetch the figures, and mostly has them.
@@ -970,8 +934,7 @@ impl<P> Session<P> {
         most || self.reported_at.is_some_and(|at| now.since(at) > LINGER)
     }
 
-    /// TCP: the client has half-closed, or is gone.
-    fn handle_end_of_stream(&mut self, io: &mut impl Driver, now: Instant) -> Result<Want> {
+    fn handle_end_of_stream(&mut self, io: &mut impl Driver, now: Instant) -> Step {
         self.client_ended = true;
         match self.stage {
             Stage::Draining => return Ok(Want::Close),
@@ -991,11 +954,7 @@ impl<P> Session<P> {
     }
 
     /// Sends the figures: over TCP as a frame, over UDP the part that was asked for.
-    pub(super) fn report(
-        &mut self,
-        io: &mut impl Driver,
-        of_worker: Option<Figures>,
-    ) -> Result<Want> {
+    pub(super) fn report(&mut self, io: &mut impl Driver, of_worker: Option<Figures>) -> Step {
         if self.link.is_closing() {
             return Ok(Want::Nothing);
         }

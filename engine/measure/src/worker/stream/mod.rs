@@ -4,17 +4,16 @@
 //!
 //! Neither stamps single operations: bytes count when their completion is reaped.
 
-mod options;
 mod pace;
 mod receiver;
 mod sender;
 
-pub(crate) use options::set_options;
 pub(crate) use receiver::Receiver;
 pub(crate) use sender::{Sender, UNSENT_BYTES};
 
+use tare_driver::{Driver, OpError, SocketId, SocketOption};
 use tare_proto::hello::{Hello, Transport};
-use tare_proto::stream::{Arrivals, BLOCKS_MAX};
+use tare_proto::stream::{Arrivals, BLOCKS_MAX, SocketOptions};
 use tare_stats::result::TcpInterval;
 use tare_units::Nanos;
 use tare_units::limits::{CONTROL_DATAGRAM, DATAGRAM_MAX, INTERVALS_MAX};
@@ -73,6 +72,61 @@ fn datagrams_per_send(size: u32, path: Option<PathMtu>) -> u32 {
         true => (DATAGRAM_MAX / size.max(1)).clamp(1, SEGMENTS_MAX),
         false => 1,
     }
+}
+
+/// An option that the kernel does not take.
+#[derive(Debug)]
+pub(crate) struct RefusedOption {
+    option: SocketOption,
+    error: OpError,
+}
+
+impl RefusedOption {
+    /// What is the matter, in words; `kernel` tells whose it is.
+    pub(crate) fn message(&self, kernel: &str) -> String {
+        let error = self.error;
+        match &self.option {
+            SocketOption::Congestion(name) => {
+                format!("{kernel} does not offer congestion control '{name}': {error}")
+            }
+            option => format!("{kernel} refuses {option:?}: {error}"),
+        }
+    }
+
+    pub(crate) const fn remedy(&self) -> &'static str {
+        match self.option {
+            SocketOption::Congestion(_) => {
+                "sysctl net.ipv4.tcp_available_congestion_control names them; modprobe tcp_NAME adds one"
+            }
+            _ => "leave that option out",
+        }
+    }
+}
+
+/// Sets what was asked for, as far as it is for sockets of that transport.
+pub(crate) fn set_options(
+    io: &mut impl Driver,
+    socket: SocketId,
+    asked: &SocketOptions,
+    transport: Transport,
+) -> Result<(), RefusedOption> {
+    for option in options_of(asked, transport) {
+        io.set_option(socket, &option).map_err(|error| RefusedOption { option, error })?;
+    }
+    Ok(())
+}
+
+fn options_of(asked: &SocketOptions, transport: Transport) -> impl Iterator<Item = SocketOption> {
+    let tcp = transport == Transport::Tcp;
+    let options = [
+        asked.congestion.clone().filter(|_| tcp).map(SocketOption::Congestion),
+        asked.mss_bytes.filter(|_| tcp).map(SocketOption::MaxSegment),
+        tcp.then_some(SocketOption::NoDelay(asked.nodelay)),
+        asked.dscp.map(|dscp| SocketOption::TrafficClass(dscp << 2)),
+        asked.send_buffer_bytes.map(SocketOption::SendBuffer),
+        asked.receive_buffer_bytes.map(SocketOption::ReceiveBuffer),
+    ];
+    options.into_iter().flatten()
 }
 
 #[cfg(test)]

@@ -58,7 +58,6 @@ pub(crate) struct Receiver {
     /// The socket's low-water mark, and what came since it was last thought over.
     mark: u32,
     mark_max: u32,
-    /// Bytes that one receive takes at most.
     most: u32,
     marked_at: Instant,
     since_mark: u64,
@@ -102,7 +101,7 @@ impl Receiver {
 
     /// Over UDP, asks the kernel for several datagrams at once; over TCP, settles how much to
     /// receive at once.
-    pub(crate) fn prepare<D: Driver>(&mut self, io: &mut D, link: &Link) {
+    pub(crate) fn prepare(&mut self, io: &mut impl Driver, link: &Link) {
         if self.transport == Transport::Udp {
             let option = SocketOption::Coalescing(true);
             self.coalesced = io.set_option(link.socket(), &option).is_ok();
@@ -114,7 +113,7 @@ impl Receiver {
     }
 
     /// Undoes what [`Receiver::prepare`] and the stream have set: what follows is control traffic.
-    pub(crate) fn finish<D: Driver>(&mut self, io: &mut D, link: &Link) {
+    pub(crate) fn finish(&mut self, io: &mut impl Driver, link: &Link) {
         if self.coalesced {
             let _ = io.set_option(link.socket(), &SocketOption::Coalescing(false));
         }
@@ -129,9 +128,9 @@ impl Receiver {
     }
 
     #[inline]
-    pub(crate) fn receive<D: Driver>(
+    pub(crate) fn receive(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver,
         link: &mut Link,
         now: Instant,
     ) -> Result {
@@ -154,9 +153,9 @@ impl Receiver {
     }
 
     #[inline]
-    pub(crate) fn handle_received<D: Driver>(
+    pub(crate) fn handle_received(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver,
         link: &Link,
         n: u32,
         now: Instant,
@@ -170,7 +169,7 @@ impl Receiver {
     }
 
     /// Has the kernel gather what comes in [`WAKE_EVERY`] before it wakes the receiver.
-    fn set_mark<D: Driver>(&mut self, io: &mut D, link: &Link, now: Instant) {
+    fn set_mark(&mut self, io: &mut impl Driver, link: &Link, now: Instant) {
         let elapsed = now.since(self.marked_at).0.max(1);
         let came = u128::from(self.since_mark) * u128::from(WAKE_EVERY.0) / u128::from(elapsed);
         let most = u64::from(self.mark_max).min(self.left().max(1));
@@ -184,7 +183,7 @@ impl Receiver {
         self.put_mark(io, link, wanted);
     }
 
-    fn put_mark<D: Driver>(&mut self, io: &mut D, link: &Link, mark: u32) {
+    fn put_mark(&mut self, io: &mut impl Driver, link: &Link, mark: u32) {
         let option = SocketOption::ReceiveLowWater(mark);
         if io.set_option(link.socket(), &option).is_ok() {
             self.mark = mark;
@@ -290,7 +289,7 @@ impl Receiver {
         }
     }
 
-    pub(crate) fn figures<D: Driver>(self, io: &D, link: &Link, now: Instant) -> Received {
+    pub(crate) fn figures(self, io: &impl Driver, link: &Link, now: Instant) -> Received {
         let span = self.window.length(now);
         let buffers = io.socket_buffers(link.socket());
         let bytes = self.window.bytes();
@@ -302,9 +301,10 @@ impl Receiver {
             (Transport::Udp, 2..) => Nanos(span.0 + span.0 / (count - 1)),
             _ => span,
         };
-        let told = |of: fn(&Arrivals) -> u64| arrivals.filter(|_| count > 0).map_or(0, of);
-        let (reordered, duplicated) = (told(Arrivals::reordered), told(Arrivals::duplicated));
-        let jitter_ns = arrivals.filter(|_| count > 0).and_then(Arrivals::jitter).map(|j| j.0);
+        let known = arrivals.filter(|_| count > 0);
+        let (reordered, duplicated) =
+            known.map_or((0, 0), |known| (known.reordered(), known.duplicated()));
+        let jitter_ns = known.and_then(Arrivals::jitter).map(|jitter| jitter.0);
         let overflows = self.overflows_before.flatten();
         let overflows = overflows.zip(io.receive_overflows(link.socket()));
         let (blocks, series) = self.window.into_parts();

@@ -42,11 +42,9 @@ enum ZeroCopy {
     /// Until the kernel is seen to copy.
     Trying,
     On,
-    /// It was tried.
     GivenUp(String),
 }
 
-/// Sends payload: messages of one size, back to back or on a schedule.
 #[derive(Debug)]
 pub(crate) struct Sender {
     ask: StreamAsk,
@@ -75,7 +73,6 @@ pub(crate) struct Sender {
     /// At the start of the measured phase, and at the end of the last entry of the series.
     info: Option<(TcpInfo, TcpInfo)>,
     info_at: Instant,
-    /// What is counted on the way.
     account: Sent,
 }
 
@@ -117,7 +114,7 @@ impl Sender {
     }
 
     /// Fills the send buffer. Before the test begins.
-    pub(crate) fn prepare<D: Driver>(&mut self, io: &mut D, link: &Link, seed: u64) {
+    pub(crate) fn prepare(&mut self, io: &mut impl Driver, link: &Link, seed: u64) {
         fill(io.buffer_mut(link.send_buffer()), seed);
         if !io.capabilities().zero_copy && self.zero_copy != ZeroCopy::Off {
             let backend = io.capabilities().backend.name();
@@ -132,7 +129,7 @@ impl Sender {
     }
 
     /// The first byte leaves at `now`.
-    pub(crate) fn start<D: Driver>(&mut self, io: &mut D, link: &mut Link, now: Instant) -> Result {
+    pub(crate) fn start(&mut self, io: &mut impl Driver, link: &mut Link, now: Instant) -> Result {
         self.window.begin(now);
         self.info_at = self.window.start();
         self.segment(io, link);
@@ -145,7 +142,7 @@ impl Sender {
 
     /// Has the kernel cut several datagrams out of one send, where each fits the path's MTU. Not
     /// before the test begins: control datagrams would be cut as well.
-    fn segment<D: Driver>(&mut self, io: &mut D, link: &Link) {
+    fn segment(&mut self, io: &mut impl Driver, link: &Link) {
         if self.transport == Transport::Tcp || self.pace.is_some() {
             return;
         }
@@ -156,20 +153,17 @@ impl Sender {
                 .then(|| "two of them do not fit into one send".to_owned());
             return;
         }
-        match io.set_option(link.socket(), &SocketOption::Segmentation(segment)) {
-            Ok(()) => self.account.per_send = many,
-            Err(error) => {
-                self.account.per_send_reason = Some(format!("no UDP_SEGMENT here: {error}"))
-            }
-        }
+        let refusal = io.set_option(link.socket(), &SocketOption::Segmentation(segment)).err();
+        self.account.per_send = if refusal.is_some() { 1 } else { many };
+        self.account.per_send_reason = refusal.map(|error| format!("no UDP_SEGMENT here: {error}"));
     }
 
     /// A send failed: whether that was since the kernel does not cut it any more, as where the
     /// path's MTU has turned out to be smaller (`EMSGSIZE`, before Linux 6.14 `EINVAL`). From here
     /// on datagrams leave one by one.
-    pub(crate) fn handle_uncut<D: Driver>(
+    pub(crate) fn handle_uncut(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver,
         link: &Link,
         error: OpError,
     ) -> bool {
@@ -187,18 +181,16 @@ impl Sender {
         self.window.has_begun()
     }
 
-    /// When a paced sender wants [`Sender::poll_submit`] to be called.
     pub(crate) fn due(&self, link: &Link) -> Option<Instant> {
         let pace = self.pace.as_ref()?;
         // Its end is due as well.
         let is_free = !link.is_sending() && !link.is_sending_control();
-        (self.has_started() && !self.finished && is_free).then(|| pace.next().min(self.stop_at()))
+        (self.has_started() && !self.finished && is_free).then(|| pace.next.min(self.stop_at()))
     }
 
-    /// Sends what is due at `now`, the instant of the submission.
-    pub(crate) fn poll_submit<D: Driver>(
+    pub(crate) fn poll_submit(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver,
         link: &mut Link,
         now: Instant,
     ) -> Result {
@@ -225,9 +217,9 @@ impl Sender {
 
     /// The kernel took `bytes`; none: it had no room for a datagram.
     #[inline]
-    pub(crate) fn handle_sent<D: Driver>(
+    pub(crate) fn handle_sent(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver,
         link: &mut Link,
         bytes: u64,
         now: Instant,
@@ -235,21 +227,17 @@ impl Sender {
         if let Some(left) = &mut self.left {
             *left = left.saturating_sub(bytes);
         }
-        let (sends, datagrams) = match self.transport {
-            Transport::Tcp => (self.count_messages(bytes), 0),
-            Transport::Udp => (u64::from(bytes > 0), bytes.div_ceil(u64::from(self.size.max(1)))),
-        };
-        let counts = match self.transport {
-            Transport::Tcp => self.window.add(now, bytes),
-            // By the flag that they carry, whenever they left.
-            Transport::Udp if self.sending_measured => {
-                self.window.add(now.min(Instant(self.window.end().0 - 1)), bytes)
+        if self.transport == Transport::Tcp {
+            let sends = self.count_messages(bytes);
+            if self.window.add(now, bytes) {
+                self.account.sends += sends;
             }
-            Transport::Udp => false,
-        };
-        if counts {
-            self.account.sends += sends;
-            self.account.datagrams += datagrams;
+        } else if self.sending_measured
+            // By the flag that they carry, whenever they left.
+            && self.window.add(now.min(Instant(self.window.end().0 - 1)), bytes)
+        {
+            self.account.sends += u64::from(bytes > 0);
+            self.account.datagrams += bytes.div_ceil(u64::from(self.size.max(1)));
             self.refused += u64::from(bytes == 0);
         }
         if now >= self.info_at {
@@ -276,9 +264,9 @@ impl Sender {
         whole
     }
 
-    pub(crate) fn handle_released<D: Driver>(
+    pub(crate) fn handle_released(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver,
         link: &mut Link,
         copied: bool,
         now: Instant,
@@ -295,12 +283,7 @@ impl Sender {
 
     /// What kept it from sending may be gone: a control frame of its socket, or a buffer that the
     /// kernel held.
-    pub(crate) fn resume<D: Driver>(
-        &mut self,
-        io: &mut D,
-        link: &mut Link,
-        now: Instant,
-    ) -> Result {
+    pub(crate) fn resume(&mut self, io: &mut impl Driver, link: &mut Link, now: Instant) -> Result {
         if self.has_started() && (self.pace.is_none() || self.cut > 0) {
             self.send_next(io, link, now)?;
         }
@@ -312,7 +295,7 @@ impl Sender {
         self.window.end() + if is_tcp { OVERRUN } else { Nanos::ZERO }
     }
 
-    fn send_next<D: Driver>(&mut self, io: &mut D, link: &mut Link, now: Instant) -> Result {
+    fn send_next(&mut self, io: &mut impl Driver, link: &mut Link, now: Instant) -> Result {
         if self.finished || link.is_sending() || link.is_sending_control() {
             return Ok(());
         }
@@ -333,18 +316,18 @@ impl Sender {
             return link.send(io, 0, self.size);
         }
         if matches!(self.zero_copy, ZeroCopy::Trying | ZeroCopy::On) {
-            if self.pending < ZERO_COPY_PENDING {
-                self.pending += 1;
-                self.zero_sends += u64::from(self.window.contains(now));
-                return link.send_zero_copy(io, self.size);
+            if self.pending == ZERO_COPY_PENDING {
+                return Ok(());
             }
-            return Ok(());
+            self.pending += 1;
+            self.zero_sends += u64::from(self.window.contains(now));
+            return link.send_zero_copy(io, self.size);
         }
         let most = (BATCH_BYTES / self.size).clamp(1, BATCH_SENDS);
         link.send_repeated(io, self.size, most.min(left / self.size))
     }
 
-    fn send_datagrams<D: Driver>(&mut self, io: &mut D, link: &mut Link, now: Instant) -> Result {
+    fn send_datagrams(&mut self, io: &mut impl Driver, link: &mut Link, now: Instant) -> Result {
         self.sending_measured = self.window.contains(now) || self.left.is_some();
         let left = self.left.map_or(u64::MAX, |left| left.div_ceil(u64::from(self.size)));
         let count = u32::try_from(left).unwrap_or(u32::MAX).min(self.account.per_send);
@@ -364,7 +347,7 @@ impl Sender {
 
     /// Asks the kernel how the connection fares: at the start of the measured phase, at the end of
     /// each entry, and at the end.
-    fn sample<D: Driver>(&mut self, io: &D, link: &Link, now: Instant) {
+    fn sample(&mut self, io: &impl Driver, link: &Link, now: Instant) {
         let entry = self.window.entry(now);
         let interval = Nanos(self.ask.interval_ns.max(1_000_000));
         self.info_at = self.window.start() + Nanos(interval.0.saturating_mul(entry as u64 + 1));
@@ -376,7 +359,7 @@ impl Sender {
             self.info = Some((info, info));
             return;
         };
-        let mut told = TcpInterval {
+        let mut entry_info = TcpInterval {
             retransmits: info.retransmits.saturating_sub(last.retransmits),
             cwnd_bytes: u64::from(info.cwnd_segments) * u64::from(info.mss_bytes),
             rtt_ns: info.rtt.0,
@@ -386,13 +369,13 @@ impl Sender {
         let until =
             entry.max(self.account.tcp_series.len() + 1).min(self.account.tcp_series.capacity());
         while self.account.tcp_series.len() < until {
-            self.account.tcp_series.push(told);
-            told.retransmits = 0;
+            self.account.tcp_series.push(entry_info);
+            entry_info.retransmits = 0;
         }
     }
 
     /// Sends no more, whatever is left. What is under way still goes.
-    pub(crate) fn finish<D: Driver>(&mut self, io: &mut D, link: &Link, now: Instant) {
+    pub(crate) fn finish(&mut self, io: &mut impl Driver, link: &Link, now: Instant) {
         if std::mem::replace(&mut self.finished, true) || !self.has_started() {
             return;
         }
@@ -410,7 +393,7 @@ impl Sender {
         now >= self.window.start()
     }
 
-    pub(crate) fn figures<D: Driver>(mut self, io: &D, link: &Link, now: Instant) -> Sent {
+    pub(crate) fn figures(mut self, io: &impl Driver, link: &Link, now: Instant) -> Sent {
         let duration = self.window.length(now);
         let until = self.window.end().min(now);
         let buffers = io.socket_buffers(link.socket());
@@ -423,8 +406,8 @@ impl Sender {
         self.leave_phases(now);
         let unsent = self.count_unsent(until);
         let zero_copy = (self.zero_copy != ZeroCopy::Off).then(|| self.zero_copy_use());
-        let tcp_only = |_: &u64| self.transport == Transport::Tcp;
-        let unacknowledged = io.send_queue_bytes(link.socket()).filter(tcp_only);
+        let is_tcp = self.transport == Transport::Tcp;
+        let unacknowledged = io.send_queue_bytes(link.socket()).filter(|_| is_tcp);
         Sent {
             duration_ns: duration.0,
             bytes: self.window.bytes(),
@@ -433,9 +416,9 @@ impl Sender {
             fragments: path.map(|path| path.fragments(self.size)),
             send_buffer_bytes: buffers.filter(|_| path.is_some()).map(|b| b.0),
             unsent,
-            gap_ns: self.pace.as_ref().map_or(0, |pace| pace.gap().0),
-            gap_deviation_hdr: self.pace.as_ref().map(|pace| pace.deviation().encode()),
-            lateness_hdr: self.pace.as_ref().map(|pace| pace.lateness().encode()),
+            gap_ns: self.pace.as_ref().map_or(0, |pace| pace.gap.0),
+            gap_deviation_hdr: self.pace.as_ref().map(|pace| pace.deviation.encode()),
+            lateness_hdr: self.pace.as_ref().map(|pace| pace.lateness.encode()),
             tcp,
             zero_copy,
             ..self.account
@@ -476,14 +459,12 @@ fn pace(ask: &StreamAsk, size: u32) -> Option<Pace> {
 }
 
 fn zero_copy(ask: &StreamAsk, transport: Transport, size: u32) -> ZeroCopy {
-    if transport == Transport::Udp || ask.rate_bits_per_s > 0 {
-        ZeroCopy::Off
-    } else if ask.zero_copy {
-        ZeroCopy::On
-    } else if ask.zero_copy_auto && size >= ZERO_COPY_LEAST && ask.warmup_ns > 0 {
-        ZeroCopy::Trying
-    } else {
-        ZeroCopy::Off
+    let tries = ask.zero_copy_auto && size >= ZERO_COPY_LEAST && ask.warmup_ns > 0;
+    match transport {
+        Transport::Tcp if ask.rate_bits_per_s > 0 => ZeroCopy::Off,
+        Transport::Tcp if ask.zero_copy => ZeroCopy::On,
+        Transport::Tcp if tries => ZeroCopy::Trying,
+        _ => ZeroCopy::Off,
     }
 }
 

@@ -21,13 +21,11 @@ const ROUTES: &str = "there is no such route. There are:
 const ALLOW: &[u8] = b"Allow: GET, HEAD\r\n";
 const TEXT: Cow<'static, [u8]> = Cow::Borrowed(b"text/plain");
 const OCTETS: Cow<'static, [u8]> = Cow::Borrowed(b"application/octet-stream");
-/// How long `/queue` serves one request at most.
 const SERVICE_MAX: Nanos = Nanos::from_secs(10);
 /// A head is no longer than that and what it echoes of its request, bytes.
 pub(super) const HEAD_BESIDE: usize = 512;
 /// Bodies up to that length are sent from the same buffer as the head, bytes.
 pub(super) const SHORT: usize = 1024;
-/// What bodies without contents consist of.
 pub(super) const FILL: u8 = b'x';
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,19 +39,16 @@ pub(super) enum Method {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Request<'a> {
     pub method: Method,
-    /// Path and query.
     pub target: &'a str,
     /// The client wants no other request answered on this connection.
     pub close: bool,
     /// An HTTP/1.0 client that wants the connection kept must be told that it is.
     pub tell_keep_alive: bool,
     pub content_type: Option<&'a [u8]>,
-    /// The body, without its framing.
     pub body: &'a [u8],
 }
 
 impl<'a> Request<'a> {
-    /// The request of that head, without a body.
     #[inline]
     pub(super) fn of(head: &Head<'a>) -> Self {
         Self {
@@ -86,14 +81,12 @@ pub(super) struct Pending {
     close: bool,
     tell_keep_alive: bool,
     content_type: Option<Box<[u8]>>,
-    /// The body so far.
     pub body: Vec<u8>,
     /// When it was whole; not yet, without.
     pub arrival: Option<Instant>,
 }
 
 impl Pending {
-    /// Keeps a request of whose body nothing has come.
     pub(super) fn new(request: &Request<'_>) -> Self {
         Self {
             method: request.method,
@@ -123,9 +116,9 @@ impl Pending {
     }
 }
 
-/// What becomes of the connection behind a response.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Ending {
+    #[default]
     No,
     /// It is closed once all is sent: the client said that it sends nothing more.
     Last,
@@ -138,10 +131,8 @@ pub(super) enum Ending {
     Closing,
 }
 
-/// When a response is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hold {
-    /// At once.
     Not,
     /// That long after the request has arrived.
     Delay(Nanos),
@@ -153,7 +144,6 @@ pub(super) enum Hold {
 pub(super) enum Body {
     /// A line, less its end; nothing at all, where it is empty.
     Text(&'static str),
-    /// So many bytes, whatever they are.
     Fill(u64),
     Bytes(Vec<u8>),
 }
@@ -168,7 +158,6 @@ impl Body {
     }
 }
 
-/// What the server says of its own time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Timing {
     /// From the request's arrival to the submission of the response.
@@ -191,7 +180,6 @@ impl Timing {
     }
 }
 
-/// A response before it is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Reply {
     status: u16,
@@ -204,7 +192,6 @@ pub(super) struct Reply {
     pub head: bool,
     /// [`Ending::No`], [`Ending::Last`] or [`Ending::LastOfMore`].
     pub ending: Ending,
-    /// Say that the connection is kept.
     tell_keep_alive: bool,
 }
 
@@ -226,7 +213,6 @@ impl Reply {
         Self { ending: Ending::LastOfMore, ..Self::text(status, why) }
     }
 
-    /// Says this instead.
     pub(super) fn replace(&mut self, status: u16, text: &'static str) {
         (self.status, self.body) = (status, Body::Text(text));
     }
@@ -240,11 +226,8 @@ impl Reply {
     /// Appends the head, and the body if it is short. Returns the body if it is long.
     pub(super) fn write(mut self, timing: Option<Timing>, into: &mut Vec<u8>) -> Option<Body> {
         let status = StatusCode::from_u16(self.status).unwrap_or_default();
-        into.extend_from_slice(b"HTTP/1.1 ");
-        into.extend_from_slice(status.as_str().as_bytes());
-        into.push(b' ');
-        into.extend_from_slice(status.canonical_reason().unwrap_or("").as_bytes());
-        into.extend_from_slice(b"\r\n");
+        let reason = status.canonical_reason().unwrap_or("").as_bytes();
+        put(into, [b"HTTP/1.1 ", status.as_str().as_bytes(), b" ", reason, b"\r\n"]);
         // RFC 9110, sections 15.3.5 and 15.4.5: there is no body, whatever was asked for.
         let bare = matches!(self.status, 204 | 304);
         // Section 15.3.6: there is no content, and the length says so.
@@ -253,13 +236,11 @@ impl Reply {
         }
         if !bare {
             if !self.content_type.is_empty() {
-                into.extend_from_slice(b"Content-Type: ");
-                into.extend_from_slice(&self.content_type);
-                into.extend_from_slice(b"\r\n");
+                put(into, [b"Content-Type: ", &self.content_type, b"\r\n"]);
             }
-            into.extend_from_slice(b"Content-Length: ");
-            into.extend_from_slice(itoa::Buffer::new().format(self.body.len()).as_bytes());
-            into.extend_from_slice(b"\r\n");
+            let mut digits = itoa::Buffer::new();
+            let length = digits.format(self.body.len()).as_bytes();
+            put(into, [b"Content-Length: ", length, b"\r\n"]);
         }
         into.extend_from_slice(&self.headers);
         if let Some(timing) = timing {
@@ -276,10 +257,7 @@ impl Reply {
         }
         match self.body {
             Body::Text("") => {}
-            Body::Text(text) => {
-                into.extend_from_slice(text.as_bytes());
-                into.push(b'\n');
-            }
+            Body::Text(text) => put(into, [text.as_bytes(), b"\n"]),
             Body::Bytes(bytes) if bytes.len() <= SHORT => into.extend_from_slice(&bytes),
             Body::Fill(len) if len <= SHORT as u64 => {
                 into.resize(into.len() + usize::try_from(len).unwrap_or(0), FILL);
@@ -290,7 +268,10 @@ impl Reply {
     }
 }
 
-/// The response to `request`, and when it is to be sent.
+fn put<const N: usize>(into: &mut Vec<u8>, parts: [&[u8]; N]) {
+    parts.into_iter().for_each(|part| into.extend_from_slice(part));
+}
+
 pub(super) fn route(request: &Request<'_>, dice: &mut Xoshiro256PlusPlus) -> (Reply, Hold) {
     let (path, query) = split(request.target);
     let mut hold = Hold::Not;
@@ -377,7 +358,6 @@ fn echo(request: &Request<'_>, query: Echo) -> Reply {
     }
 }
 
-/// The header lines less `Content-Type`.
 fn without_type(headers: &[u8]) -> Vec<u8> {
     let is_type = |line: &&[u8]| {
         let name = line.get(.."content-type:".len());

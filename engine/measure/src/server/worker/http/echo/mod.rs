@@ -10,15 +10,8 @@ use tare_units::limits::REQUEST_BODY_MAX;
 const DELAY_MAX: Nanos = Nanos::from_millis(1_500);
 
 /// Headers that frame the response: a query that set them could make it two.
-const OWN: [&str; 7] = [
-    "connection",
-    "content-length",
-    "keep-alive",
-    "server-timing",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
+const OWN: &str =
+    "connection content-length keep-alive server-timing trailer transfer-encoding upgrade";
 
 /// What a query asks for, after the dice were thrown.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -71,7 +64,7 @@ impl Echo {
         };
         let (name, value) = (&text[..colon], &text[colon + 1..]);
         let token = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
-        let own = OWN.iter().any(|own| name.eq_ignore_ascii_case(own.as_bytes()));
+        let own = OWN.split(' ').any(|own| name.eq_ignore_ascii_case(own.as_bytes()));
         if name.is_empty() || own || !name.iter().all(token) {
             return;
         }
@@ -81,10 +74,7 @@ impl Echo {
             return;
         }
         self.names_type |= name.eq_ignore_ascii_case(b"Content-Type");
-        self.headers.extend_from_slice(name);
-        self.headers.extend_from_slice(b": ");
-        self.headers.extend_from_slice(value.trim_ascii());
-        self.headers.extend_from_slice(b"\r\n");
+        self.headers.extend([name, b": ", value.trim_ascii(), b"\r\n"].concat());
     }
 }
 
