@@ -76,9 +76,7 @@ impl Constant {
             (due.saturating_add(whole), (passed % wide) as u64)
         };
         (self.due, self.fraction) = at(count);
-        let Some(before) = count.checked_sub(1) else {
-            return Passed::default();
-        };
+        let Some(before) = count.checked_sub(1) else { return Passed::default() };
         let whole_steps = u128::from(self.step) * (count * before / 2);
         let fractions = floor_sum(count, wide, self.step_fraction.into(), fraction.into());
         Passed {

@@ -7,8 +7,7 @@ use super::{Arrivals, JITTER_MAX, Load, RATE_MAX_PER_S, Share, check_rate};
 use tare_units::Nanos;
 use tare_units::error::{Error, Result};
 
-/// Gaps are rounded to 2^-16 ns and summed as integers, so that all workers compute the same
-/// instants.
+/// Gaps are rounded to 2^-16 ns and summed as integers, so that all workers agree.
 const FRACTION_BITS: u32 = 16;
 
 /// A Poisson process from a seed. Each worker draws all arrivals and keeps its own, so a step costs
@@ -38,11 +37,7 @@ impl Poisson {
     }
 
     #[inline]
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "the gap is positive and at most 38 means, below 2^73"
-    )]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "below 2^73")]
     fn gap(&mut self) -> u128 {
         (exponential(&mut self.random) * self.mean).round() as u128
     }
@@ -55,8 +50,7 @@ fn uniform(random: &mut Xoshiro256PlusPlus) -> f64 {
     ((random.next_u64() >> 11) as f64 + 0.5) * (0.5f64).powi(53)
 }
 
-/// An exponentially distributed number of mean 1, by inversion. A uniform one is never 0, whose
-/// logarithm is not finite.
+/// An exponentially distributed number of mean 1, by inversion: a uniform one is never 0.
 #[inline]
 fn exponential(random: &mut Xoshiro256PlusPlus) -> f64 {
     -uniform(random).ln()
@@ -75,8 +69,7 @@ impl Iterator for Poisson {
     }
 }
 
-/// Exponential gaps are rounded to 2^-48 of the mean and summed as integers, so that nothing is
-/// lost in long sums.
+/// Exponential gaps are rounded to 2^-48 of the mean and summed as integers: sums stay exact.
 const FRACTION: f64 = (1u64 << 48) as f64;
 
 /// Arrival *k* is due where the cumulative rate reaches the *k*-th arrival of a process of rate
@@ -106,11 +99,7 @@ impl Shaped {
             return Err(Error::usage(message)
                 .remedy("give at most half of the gap, for example --arrivals jitter:10%"));
         }
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a positive rate, and the cast saturates"
-        )]
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
         let mean_gap = match arrivals {
             Arrivals::Poisson => Nanos::ZERO,
             _ => Nanos((1e9 / load.to_per_s) as u64),
@@ -193,11 +182,7 @@ impl Curve {
     }
 
     #[inline]
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "positive, and saturating is what is meant"
-    )]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
     fn at(&self, count: f64) -> Nanos {
         let seconds = if self.from.to_bits() == self.to.to_bits() || count < self.held {
             count / self.from

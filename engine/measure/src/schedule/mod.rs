@@ -25,8 +25,7 @@ const RATE_MAX_PER_S: f64 = 1e9;
 /// each: at a rate far beyond this one they would fall behind the clock.
 pub(crate) const ARRIVALS_MAX_PER_S: f64 = 2e7;
 
-/// The most that jittered arrivals are off their places, as a share of the gap: beyond it they
-/// would overtake each other.
+/// Jittered arrivals are off by at most this share of the gap: else they overtake each other.
 const JITTER_MAX: f64 = 0.5;
 
 /// Where only `jitter` is typed.
@@ -40,8 +39,7 @@ pub enum Arrivals {
     Constant,
     /// Exponentially: what many independent users amount to.
     Poisson,
-    /// Alike, but each arrival off its place, evenly distributed, by up to this share of the gap
-    /// either way, 0 to 0.5.
+    /// Alike, but each evenly distributed up to this share of the gap off its place, 0 to 0.5.
     Jitter(f64),
 }
 
@@ -59,9 +57,7 @@ impl Arrivals {
 impl fmt::Display for Arrivals {
     /// Prints as it parses: `constant`, `poisson`, `jitter:10%`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self::Jitter(share) = self else {
-            return f.pad(self.name());
-        };
+        let Self::Jitter(share) = self else { return f.pad(self.name()) };
         // 0.07 · 100 is a little more than 7.
         let percent = (share * 1e11).round() / 1e9;
         f.pad(&format!("jitter:{percent}%"))
@@ -180,8 +176,7 @@ impl Schedule {
         Poisson::new(rate_per_s, seed, share).map(Self::Poisson)
     }
 
-    /// How many arrivals are drawn for one of this worker, at some 10 ns each; none where they need
-    /// no visit to be counted.
+    /// How many arrivals are drawn for one of this worker, at 10 ns each; none if just counted.
     pub(crate) const fn draws(&self) -> u64 {
         match self {
             Self::Constant(_) => 0,

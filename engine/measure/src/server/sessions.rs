@@ -75,9 +75,7 @@ impl SessionStats {
         if let Some(load) = self.loads.get_mut(&cpu) {
             load.sessions -= 1;
         }
-        let Some(of_run) = self.runs.get_mut(&run) else {
-            return true;
-        };
+        let Some(of_run) = self.runs.get_mut(&run) else { return true };
         of_run.sessions -= 1;
         if of_run.sessions == 0 {
             for cpu in &of_run.cpus {
@@ -317,8 +315,7 @@ mod tests {
         rounds.min().unwrap_or(0) / 100
     }
 
-    /// Searching all sessions for every CPU took a thousand times as long beside four thousand
-    /// runs.
+    /// A search of all sessions for every CPU took a thousand times as long beside 4,000 runs.
     #[test]
     fn a_hello_costs_the_same_beside_four_thousand_runs() {
         let (few, many) = (admission_ns(4), admission_ns(4_000));

@@ -40,7 +40,7 @@ pub(crate) const fn slot_of(token: Token) -> (u32, Purpose) {
 #[derive(Debug)]
 pub(crate) struct Link {
     slot: u32,
-    socket: SocketId,
+    pub(crate) socket: SocketId,
     receive: BufferId,
     send: BufferId,
     /// What is yet to be sent of a control frame, which has a buffer of its own.
@@ -48,7 +48,7 @@ pub(crate) struct Link {
     outstanding: u32,
     receiving: bool,
     sending: bool,
-    closing: bool,
+    pub(crate) closing: bool,
 }
 
 impl Link {
@@ -82,10 +82,6 @@ impl Link {
         self.closing = false;
     }
 
-    pub(crate) const fn socket(&self) -> SocketId {
-        self.socket
-    }
-
     pub(crate) const fn receive_buffer(&self) -> BufferId {
         self.receive
     }
@@ -100,10 +96,6 @@ impl Link {
 
     pub(crate) const fn is_sending(&self) -> bool {
         self.sending
-    }
-
-    pub(crate) const fn is_closing(&self) -> bool {
-        self.closing
     }
 
     pub(crate) const fn is_quiet(&self) -> bool {
@@ -174,9 +166,7 @@ impl Link {
 
     /// `sent` bytes of the control frame are gone. Returns whether the frame is.
     pub(crate) fn handle_control_sent(&mut self, io: &mut impl Driver, sent: u32) -> Result<bool> {
-        let Some(Segment { buffer, start, len }) = self.control else {
-            return Ok(true);
-        };
+        let Some(Segment { buffer, start, len }) = self.control else { return Ok(true) };
         if sent < len && !self.closing {
             self.push_control(io, Segment { buffer, start: start + sent, len: len - sent })?;
             return Ok(false);

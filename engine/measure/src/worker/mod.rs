@@ -53,8 +53,7 @@ pub trait Role<D: Driver> {
     /// How to wait next.
     fn poll_wait(&self, now: Instant) -> Wait;
 
-    /// Whether [`Role::poll_submit`] has anything to stamp; a turn without reads the clock once
-    /// less.
+    /// Whether [`Role::poll_submit`] has anything to stamp; else the clock is read once less.
     fn has_ready(&self) -> bool {
         false
     }
@@ -69,8 +68,7 @@ pub trait Role<D: Driver> {
     fn is_finished(&self) -> bool;
 }
 
-/// A client's role, as its launcher sees it: connect, wait for the others, start together, run to
-/// the end.
+/// A client's role, as its launcher sees it: connect, wait, start together, run to the end.
 pub trait ClientRole {
     /// What it shows while it runs.
     type Progress: ProgressSink;
@@ -163,8 +161,7 @@ impl<D: Driver, C: Clock, R: Role<D>> Worker<D, C, R> {
         }
         self.driver.turn(now, wait, &mut self.done)?;
         let reaped = self.clock.now();
-        // Asleep in the kernel a worker is looking: there the time not looked is what it spent
-        // before.
+        // Asleep in the kernel a worker is looking: only what it spent before is unwatched.
         let unwatched =
             if sleeps { now.since(self.reaped_at) } else { reaped.since(self.reaped_at) };
         let whole = reaped.since(self.reaped_at);

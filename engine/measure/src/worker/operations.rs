@@ -1,5 +1,4 @@
-//! The loop of a client that sends requests and awaits their replies: begun as the pacer says,
-//! recorded as they end.
+//! The loop of a client that sends requests and awaits their replies, at the pacer's word.
 
 use crate::schedule::Schedule;
 use crate::worker::TurnCounters;
@@ -91,8 +90,7 @@ impl<G: ProgressSink> OperationLoop<G> {
 
     pub(crate) fn start(&mut self, t0: Instant, wait: WaitMode) {
         self.phases.start(t0, wait);
-        // Not when the measured phase is noticed to have begun: what is sent in it may be answered
-        // before that.
+        // Not when the phase is noticed to have begun: what is sent in it may be answered before.
         self.record.recording.begin(self.phases.warmup_end);
         self.pacer.start(t0, self.phases.warmup_end, self.phases.end);
     }
@@ -128,8 +126,7 @@ impl<G: ProgressSink> OperationLoop<G> {
         self.phases.wait(now, due, until, awaited_since)
     }
 
-    /// Begins an operation that was due at `due`, or in closed loop is due now, if one may still
-    /// begin.
+    /// Begins an operation that was due at `due`, or without is due now, if one may still begin.
     #[inline]
     pub(crate) fn begin(&mut self, due: Option<Instant>, now: Instant) -> Option<Begun> {
         let measured = self.pacer.is_measured(due.unwrap_or(now));
@@ -173,8 +170,7 @@ impl<G: ProgressSink> OperationLoop<G> {
         }
     }
 
-    /// An operation has failed at `now`. Where it took too long, `censored` tells how long it took
-    /// at least.
+    /// An operation has failed; where it took too long, `censored` says how long at least.
     pub(crate) fn fail(
         &mut self,
         now: Instant,

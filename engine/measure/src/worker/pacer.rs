@@ -1,5 +1,4 @@
-//! Who sends next, and when it was meant to: closed and open loop, by time and by count. No driver,
-//! no socket.
+//! Who sends next, and when it was meant to: closed and open loop, by time and by count.
 
 use std::collections::VecDeque;
 
@@ -125,9 +124,7 @@ impl Arrivals {
     /// spaced and many.
     #[inline]
     fn pass_together(&mut self, until: Instant, stretch: &mut Stretch) {
-        let Schedule::Constant(constant) = &mut self.schedule else {
-            return;
-        };
+        let Schedule::Constant(constant) = &mut self.schedule else { return };
         let is_measured = self.next >= self.measured_from;
         let phase_end = if is_measured { self.end } else { self.measured_from };
         let until = until.min(phase_end);
@@ -244,14 +241,11 @@ pub(crate) struct Pacer {
     pub(crate) backlog_max: u64,
     /// Arrivals of the warm-up that left the queue at its end, once it has come.
     pub(crate) left_behind: Option<u64>,
-    /// After the last dispatch a slot was free: what became due since then waits for the worker
-    /// alone.
+    /// After the last dispatch a slot was free: what became due since waits for the worker alone.
     had_free: bool,
-    /// Time that arrivals of the measured phase waited for the worker while a slot was free, summed
-    /// over them.
+    /// Time that measured arrivals waited for the worker while a slot was free, summed over them.
     pub(crate) worker_away: Nanos,
-    /// Arrivals whose slot turned out not to be able to take them, in order: the next ones to be
-    /// sent.
+    /// Arrivals whose slot could not take them after all, in order: the next ones to be sent.
     returned: VecDeque<Instant>,
     free: Free,
     ready: Vec<(u32, Action)>,
@@ -262,8 +256,7 @@ pub(crate) struct Pacer {
     pub(crate) end: Instant,
     /// The end by time has come: no more arrivals are given to slots.
     closed: bool,
-    /// Closed loop: operations of the measured phase that are still to be begun, where it ends by
-    /// count.
+    /// Closed loop by count: operations of the measured phase that are still to be begun.
     remaining: Option<u64>,
 }
 
@@ -385,9 +378,7 @@ impl Pacer {
     /// there, and none of those that wait is visited.
     fn leave_warmup(&mut self) {
         self.backlog += self.arrive_before(self.warmup_end).count;
-        let (Some(arriving), Some(sending)) = (&self.arriving, &mut self.sending) else {
-            return;
-        };
+        let (Some(arriving), Some(sending)) = (&self.arriving, &mut self.sending) else { return };
         sending.clone_from(arriving);
         self.returned.clear();
         self.left_behind = Some(std::mem::take(&mut self.backlog));
@@ -398,9 +389,7 @@ impl Pacer {
     #[inline]
     fn arrive_before(&mut self, until: Instant) -> Stretch {
         let mut all = Stretch::default();
-        let Some(arriving) = &mut self.arriving else {
-            return all;
-        };
+        let Some(arriving) = &mut self.arriving else { return all };
         if matches!(arriving.schedule, Schedule::Constant(_)) {
             return arriving.pass(until, u64::MAX);
         }
@@ -426,13 +415,9 @@ impl Pacer {
             let away_ns = u64::try_from(arrived.overdue(now).sum_ns).unwrap_or(u64::MAX);
             self.worker_away = self.worker_away + Nanos(away_ns);
         }
-        let Some(sending) = &mut self.sending else {
-            return;
-        };
+        let Some(sending) = &mut self.sending else { return };
         while !self.closed && (sending.next <= now || !self.returned.is_empty()) {
-            let Some(slot) = self.free.pop() else {
-                break;
-            };
+            let Some(slot) = self.free.pop() else { break };
             if !is_usable(slot) {
                 continue;
             }
@@ -463,9 +448,7 @@ impl Pacer {
     /// Open loop: calls `dropped` with the arrivals that are due at `now` and found no free slot,
     /// as [`Pacer::take_unsent`] does. Nothing waits then.
     pub(crate) fn shed(&mut self, now: Instant, mut dropped: impl FnMut(Instant, &SameBin)) {
-        let Some(sending) = &mut self.sending else {
-            return;
-        };
+        let Some(sending) = &mut self.sending else { return };
         for due in self.returned.drain(..) {
             dropped(due, &SameBin::one(now.since(due)));
         }
@@ -488,9 +471,7 @@ impl Pacer {
     /// Returns whether there was nothing left to begin until now, so that slots were refused an
     /// operation.
     pub(crate) fn take_back(&mut self) -> bool {
-        let Some(remaining) = &mut self.remaining else {
-            return false;
-        };
+        let Some(remaining) = &mut self.remaining else { return false };
         *remaining += 1;
         *remaining == 1
     }
@@ -533,9 +514,7 @@ impl Pacer {
         for due in self.returned.drain(..) {
             unsent(due, &SameBin::one(end.since(due)));
         }
-        let Some(sending) = &mut self.sending else {
-            return 0;
-        };
+        let Some(sending) = &mut self.sending else { return 0 };
         let visits = VISITS_MAX.checked_div(sending.schedule.draws()).unwrap_or(u64::MAX);
         leave(sending, end, end, visits, &mut unsent);
         if sending.next >= end {
@@ -551,9 +530,7 @@ impl Pacer {
     /// bridge): of a million in 50 ms, 25 µs.
     fn spread_unsent(&mut self, end: Instant, unsent: &mut impl FnMut(Instant, &SameBin)) -> u64 {
         self.arrive_before(end);
-        let (Some(arriving), Some(sending)) = (&self.arriving, &mut self.sending) else {
-            return 0;
-        };
+        let (Some(arriving), Some(sending)) = (&self.arriving, &mut self.sending) else { return 0 };
         let count = arriving.index - sending.index;
         let last = std::iter::once((arriving.index, end));
         let (mut index, mut from) = (sending.index, sending.next);
@@ -669,8 +646,7 @@ mod tests {
         let mut pacer = open(None, 95);
         let end = Instant(110 * MS);
         assert!(!pacer.is_over(Instant(end.0 - 1)));
-        // The end is the first that is noticed: 100 were due since the warm-up, and 95 slots are
-        // free.
+        // The end is the first that is noticed: 100 were due since the warm-up, 95 slots are free.
         pacer.dispatch(end, |_| true);
         assert!(!pacer.is_over(end), "they are to be submitted");
         assert_eq!(pacer.take_ready().len(), 95);
@@ -858,8 +834,7 @@ mod tests {
         }
     }
 
-    /// The time from the signal to the end of the process is bounded: so is the work, whatever was
-    /// due.
+    /// The time from the signal to the end of the process is bounded, whatever was due.
     #[test]
     fn six_hundred_million_that_were_not_sent_are_left_in_some_thousand_calls() {
         let end = Instant(30_000 * MS);

@@ -14,8 +14,7 @@ use tare_units::{Instant, Nanos};
 pub trait ProgressSink {
     /// The phase has changed.
     fn phase(&mut self, phase: Phase);
-    /// Operations completed so far in the measured phase, or of streams the payload moved, bytes;
-    /// and errors.
+    /// Operations completed in the measured phase, or bytes moved by streams; and errors.
     fn counts(&mut self, done: u64, errors: u64);
     /// Responses so far in the measured phase, of an HTTP load.
     fn responses(&mut self, _count: u64) {}
@@ -141,8 +140,7 @@ impl<G: ProgressSink> RunPhases<G> {
         matches!(self.phase, Draining { .. } | Finishing { .. } | Finished)
     }
 
-    /// Goes on to the warm-up and the measured phase when their time has come; returns whether the
-    /// latter begins.
+    /// Goes on to the warm-up and the measured phase in time; returns whether the latter begins.
     pub(crate) fn advance(&mut self, now: Instant, counters: &mut TurnCounters) -> bool {
         if let RunPhase::Starting { t0 } = self.phase
             && now >= t0
@@ -177,8 +175,7 @@ impl<G: ProgressSink> RunPhases<G> {
         called_off
     }
 
-    /// The measured phase, or the warm-up, has ended at `end`. What is under way may still finish
-    /// until `deadline`.
+    /// The present phase has ended at `end`; what is under way may still finish until `deadline`.
     pub(crate) fn drain(&mut self, now: Instant, end: Instant, deadline: Instant) {
         if self.phase == RunPhase::Measuring {
             self.progress.measure_ends();
@@ -225,8 +222,7 @@ impl<G: ProgressSink> RunPhases<G> {
         }
     }
 
-    /// Whether even the closes of what was given up have taken too long: then they are left to the
-    /// driver.
+    /// Whether even the closes of what was given up have taken too long for them to be awaited.
     pub(crate) fn is_close_overdue(&self, now: Instant) -> bool {
         self.finish_by().is_some_and(|at| now >= at + CLOSING_MAX)
     }

@@ -1,5 +1,4 @@
-//! What a client worker counts: operations, and errors by the stage of the conversation and the
-//! cause.
+//! What a client worker counts: operations, and errors by stage and cause.
 
 use tare_stats::histogram::{Recording, SameBin};
 use tare_stats::result::{ErrorCount, Operations};

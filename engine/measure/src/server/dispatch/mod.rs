@@ -127,8 +127,7 @@ impl Dispatcher {
         (WaitMode::Block, Some(why))
     }
 
-    /// This machine, with the device of the route to the client, which is looked up when it
-    /// changes.
+    /// This machine, with the device of the route to the client: looked up when that changes.
     fn environment_towards(&mut self, peer: Option<SocketAddr>) -> Environment {
         let to = peer.map(|peer| peer.ip());
         if to != self.routed_to {
@@ -160,9 +159,7 @@ impl Dispatcher {
     /// request is seen to as if none worked.
     fn backend_with_worker(&mut self, asked: BackendAsked, cpu: u32) -> Result<Chosen> {
         let chosen = self.backend(asked)?;
-        let Err(error) = self.ensure_worker(chosen.backend, cpu) else {
-            return Ok(chosen);
-        };
+        let Err(error) = self.ensure_worker(chosen.backend, cpu) else { return Ok(chosen) };
         if chosen.backend != Backend::Uring {
             return Err(error);
         }

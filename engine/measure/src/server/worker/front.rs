@@ -386,7 +386,7 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
     /// thousand come at the same instant.
     fn close_older_half(&mut self, io: &mut impl Driver) -> Result {
         let pending = self.pending.iter_mut().map(|(_, pending)| pending);
-        let mut open: Vec<_> = pending.filter(|pending| !pending.link.is_closing()).collect();
+        let mut open: Vec<_> = pending.filter(|pending| !pending.link.closing).collect();
         open.sort_unstable_by_key(|pending| pending.ordinal);
         let older = (open.len() / 2 + 1).min(open.len());
         self.open -= older;
@@ -400,12 +400,10 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
         outcome: &Outcome,
         now: Instant,
     ) -> Result {
-        let Some(pending) = self.pending.get_mut(index) else {
-            return Ok(());
-        };
+        let Some(pending) = self.pending.get_mut(index) else { return Ok(()) };
         let link = &mut pending.link;
         link.handle_completed(purpose);
-        if link.is_closing() {
+        if link.closing {
             if link.is_quiet() {
                 self.pending.remove(index).link.free(io);
             }
@@ -444,14 +442,14 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
         {
             log_failed(&mut self.dispatch, pending.peer, &reason);
         }
-        self.open -= usize::from(!pending.link.is_closing());
+        self.open -= usize::from(!pending.link.closing);
         pending.link.close(io)
     }
 
     fn handle_hello_deadlines(&mut self, io: &mut impl Driver, now: Instant) -> Result {
         let late = |(_, pending): &(usize, &Pending)| {
             let within = if pending.silent { self.silent_within } else { self.hello_within };
-            !pending.link.is_closing() && now.since(pending.since) > within
+            !pending.link.closing && now.since(pending.since) > within
         };
         let late: Vec<usize> = self.pending.iter().filter(late).map(|(index, _)| index).collect();
         for index in late {
@@ -462,10 +460,8 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
 
     /// Sends what the handshake wants sent, acts on what it found, and asks for more bytes.
     fn step_handshake(&mut self, io: &mut impl Io<S>, index: usize, now: Instant) -> Result {
-        let is_free = |p: &&Pending| !p.link.is_closing() && !p.link.is_sending_control();
-        let Some(pending) = self.pending.get(index).filter(is_free) else {
-            return Ok(());
-        };
+        let is_free = |p: &&Pending| !p.link.closing && !p.link.is_sending_control();
+        let Some(pending) = self.pending.get(index).filter(is_free) else { return Ok(()) };
         if pending.handshake.request_follows() && self.awaits_listener(io, index)? {
             return Ok(());
         }
@@ -514,8 +510,8 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
     /// for every packet of the machine, those of ping-pong sessions included.
     fn have_arrivals_stamped(&mut self, io: &mut impl Driver) {
         self.stamps = true;
-        let open = self.pending.iter().map(|(_, p)| p).filter(|pending| !pending.link.is_closing());
-        let sockets = open.map(|pending| pending.link.socket());
+        let open = self.pending.iter().map(|(_, p)| p).filter(|pending| !pending.link.closing);
+        let sockets = open.map(|pending| pending.link.socket);
         for socket in self.listeners.iter().copied().chain(sockets) {
             // Where the kernel does not, the instant of the reaping has to do.
             let _ = io.set_option(socket, &SocketOption::ReceiveTimestamps(true));
@@ -532,7 +528,7 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
         if self.stamps {
             // What a session receives goes the kernel's plain way.
             let plain = SocketOption::ReceiveTimestamps(false);
-            let _ = io.set_option(self.pending[index].link.socket(), &plain);
+            let _ = io.set_option(self.pending[index].link.socket, &plain);
         }
         let one_go = hello.request_follows;
         let listener = one_go.then(|| self.to_hand_over.take()).flatten();
@@ -552,7 +548,7 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
     ) -> Result<Option<(S, Option<SocketAddr>, Vec<u8>)>> {
         let Pending { link, peer, handshake, .. } = self.pending.remove(index);
         self.open -= 1;
-        let socket = self.release(io, link.socket(), "connection")?;
+        let socket = self.release(io, link.socket, "connection")?;
         link.free(io);
         Ok(socket.map(|socket| (socket, peer, handshake.into_rest())))
     }
@@ -621,9 +617,7 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
                 Err(TryRecvError::Disconnected) => break,
             }
         }
-        let Some((home, _)) = self.lent.take() else {
-            return Ok(());
-        };
+        let Some((home, _)) = self.lent.take() else { return Ok(()) };
         let Ok(listener) = io.adopt(home) else {
             let line = "the listening socket is lost: start the server again";
             self.dispatch.log("listener", line);
@@ -717,9 +711,7 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
         outcome: &Outcome,
         now: Instant,
     ) -> Result {
-        let Some(connecting) = self.connecting.try_remove(index) else {
-            return Ok(());
-        };
+        let Some(connecting) = self.connecting.try_remove(index) else { return Ok(()) };
         let Connecting { socket, hello, key, admission } = connecting;
         if *outcome != Outcome::Connected {
             return close_orphan(io, socket);

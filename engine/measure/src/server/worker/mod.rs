@@ -95,8 +95,7 @@ pub struct Sessions<S, P, M> {
     vacant: Vec<u32>,
     /// Slots of sessions that ended in this turn, which lists may still name until the next.
     freed: Vec<u32>,
-    /// Sessions whose reply is to be sent at the next submission, and those that hold it until an
-    /// instant.
+    /// Sessions that reply at the next submission, and those that hold their reply until then.
     ready: Vec<u32>,
     held: Vec<(Instant, u32)>,
     reports: Vec<u32>,
@@ -197,9 +196,7 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
             counters.reset();
             self.reset_meter();
         }
-        let Ok(socket) = io.adopt(socket) else {
-            return Ok(());
-        };
+        let Ok(socket) = io.adopt(socket) else { return Ok(()) };
         let slot = self.vacant.pop().unwrap_or_else(|| {
             self.slots.push(None);
             u32::try_from(self.slots.len() - 1).expect("bounded by the driver's sockets")
@@ -324,9 +321,7 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
         let closes = self.stopping_since.is_some_and(|at| now >= at + STOP_MAX);
         let leaving = self.check_lease(io, now)?;
         for index in 0..self.slots.len() {
-            let Some(session) = &mut self.slots[index] else {
-                continue;
-            };
+            let Some(session) = &mut self.slots[index] else { continue };
             let want = match closes {
                 true => Want::Close,
                 false if session.handle_slow_opening(io, now, leaving)? => continue,
@@ -346,9 +341,7 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
     fn report(&mut self, io: &mut impl Io<S>, counters: &TurnCounters) -> Result {
         let mut reading = None;
         while let Some(slot) = self.reports.pop() {
-            let Some(session) = self.slots[slot as usize].as_mut() else {
-                continue;
-            };
+            let Some(session) = self.slots[slot as usize].as_mut() else { continue };
             let figures = session.needs_reading().then(|| {
                 self.measure_reported |= self.measuring;
                 let read = || {
@@ -378,9 +371,7 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
     fn borrow_listener(&mut self, io: &mut impl Io<S>, lent: Listener<S>, now: Instant) -> Result {
         let Listener { socket, lease } = lent;
         // Where it cannot be held, the lease ends with its drop.
-        let Ok(socket) = io.adopt(socket) else {
-            return Ok(());
-        };
+        let Ok(socket) = io.adopt(socket) else { return Ok(()) };
         self.listener =
             Some(BorrowedListener { socket, lease, used_at: now, closing: false, closed: false });
         let accept = Op::Accept { listener: socket, multishot: true };
@@ -413,9 +404,7 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
     fn take_connection(&mut self, io: &mut impl Io<S>, socket: SocketId, now: Instant) -> Result {
         let close =
             |io: &mut _| Driver::push(io, token(ORPHAN, Purpose::Close), Op::Close { socket });
-        let Some(listener) = &self.listener else {
-            return close(io);
-        };
+        let Some(listener) = &self.listener else { return close(io) };
         while !listener.closing
             && let Some(slot) = self.parked.pop()
         {
@@ -433,12 +422,8 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
 
     /// Gives the connection of a session back, and ends the session: its place may be needed.
     fn give_back(&mut self, io: &mut impl Io<S>, slot: u32) -> Result {
-        let Some(session) = self.slots[slot as usize].as_mut() else {
-            return Ok(());
-        };
-        let Some((socket, said)) = session.give_back(io) else {
-            return session.link.close(io);
-        };
+        let Some(session) = self.slots[slot as usize].as_mut() else { return Ok(()) };
+        let Some((socket, said)) = session.give_back(io) else { return session.link.close(io) };
         // The place is free before the front is asked for one.
         self.reap(io, slot);
         if let Some(listener) = &self.listener {
@@ -478,9 +463,7 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
 
     /// Ends the lease where it is over; returns whether it is ending.
     fn check_lease(&mut self, io: &mut impl Driver, now: Instant) -> Result<bool> {
-        let Some(listener) = &self.listener else {
-            return Ok(false);
-        };
+        let Some(listener) = &self.listener else { return Ok(false) };
         if self.meter.is_stopping() || now.since(listener.used_at) > LEASE {
             self.close_listener(io)?;
         }
@@ -503,9 +486,7 @@ impl<D: Driver, P, M: Meter> Role<D> for Sessions<D::Socket, P, M> {
         if slot >= ORPHAN {
             return self.handle_listener(io, &completion, now);
         }
-        let Some(session) = self.slots[slot as usize].as_mut() else {
-            return Ok(());
-        };
+        let Some(session) = self.slots[slot as usize].as_mut() else { return Ok(()) };
         self.active_at = now;
         let want = session.handle_completion(io, purpose, &completion, now)?;
         let spins = session.terms.accept.wait == WaitMode::Spin;

@@ -86,8 +86,7 @@ fn send_bytes(hello: &Hello) -> usize {
     }
 }
 
-/// Whether the replies are too short to carry their residence, which then is reported at the end,
-/// as a histogram.
+/// Whether replies are too short to carry their residence: then it is reported at the end.
 fn wants_residence(hello: &Hello) -> bool {
     let least = match hello.transport {
         Transport::Tcp => ping_pong::RESIDENCE_LEN,
@@ -268,7 +267,7 @@ impl<P> Session<P> {
     }
 
     pub(super) const fn is_over(&self) -> bool {
-        self.link.is_closing() && self.link.is_quiet()
+        self.link.closing && self.link.is_quiet()
     }
 
     pub(super) fn begin(&mut self, io: &mut impl Driver) -> Result {
@@ -308,7 +307,7 @@ impl<P> Session<P> {
     ) -> Step {
         let outcome = &completion.outcome;
         self.link.handle(purpose, outcome, completion.more);
-        if self.link.is_closing() {
+        if self.link.closing {
             return Ok(Want::Nothing);
         }
         if self.one_go.opening.is_some() {
@@ -453,7 +452,7 @@ impl<P> Session<P> {
 
     /// Sends the reply, which is submitted at `now`. Returns whether there was one to send.
     pub(super) fn reply(&mut self, io: &mut impl Driver, now: Instant) -> Result<bool> {
-        if self.link.is_closing() || self.stage != Stage::Exchanging {
+        if self.link.closing || self.stage != Stage::Exchanging {
             return Ok(false);
         }
         let residence = now.since(self.received_at);
@@ -560,9 +559,7 @@ impl<P> Session<P> {
     }
 
     fn handle_control(&mut self, io: &mut impl Driver, at: Range<usize>, now: Instant) -> Step {
-        let Some(peer) = self.terms.peer else {
-            return Ok(Want::Close);
-        };
+        let Some(peer) = self.terms.peer else { return Ok(Want::Close) };
         let len = at.len();
         let datagram = &io.buffer(self.link.receive_buffer())[at];
         match self.front.handle_datagram(datagram, peer, now) {
@@ -646,7 +643,7 @@ impl<P> Session<P> {
         let (Some(streaming), Some(ask)) = (&mut self.streaming, &hello.stream) else {
             return Ok(());
         };
-        let set = set_options(io, self.link.socket(), &ask.socket, hello.transport);
+        let set = set_options(io, self.link.socket, &ask.socket, hello.transport);
         set.map_err(|refused| {
             Refuse::new(RefuseCode::Limit, refused.message("the server's kernel"))
                 .remedy(format!("there: {}", refused.remedy()))
@@ -667,12 +664,12 @@ impl<P> Session<P> {
 
     pub(super) fn due(&self) -> Option<Instant> {
         let sender = self.streaming.as_ref()?.sender.as_ref()?;
-        sender.due(&self.link).filter(|_| !self.link.is_closing())
+        sender.due(&self.link).filter(|_| !self.link.closing)
     }
 
     pub(super) fn poll_stream(&mut self, io: &mut impl Driver, now: Instant) -> Result {
         match sender(&mut self.streaming) {
-            Some(sender) if !self.link.is_closing() => sender.poll_submit(io, &mut self.link, now),
+            Some(sender) if !self.link.closing => sender.poll_submit(io, &mut self.link, now),
             _ => Ok(()),
         }
     }
@@ -749,9 +746,7 @@ impl<P> Session<P> {
     /// Whether it is time for the figures: the client has ended, or all that was asked for is sent;
     /// and nothing is on its way any more that they would have to wait for.
     fn check_stream(&mut self, io: &mut impl Driver, now: Instant) -> Step {
-        let Some(streaming) = &mut self.streaming else {
-            return Ok(Want::Nothing);
-        };
+        let Some(streaming) = &mut self.streaming else { return Ok(Want::Nothing) };
         let hello = &self.terms.hello;
         let is_udp = hello.transport == Transport::Udp;
         let by_bytes = hello.stream.as_ref().is_some_and(|ask| ask.bytes > 0);
@@ -775,7 +770,7 @@ impl<P> Session<P> {
     // One operation, in one go.
 
     pub(super) fn is_opening(&self) -> bool {
-        self.one_go.opening.is_some() && !self.link.is_closing()
+        self.one_go.opening.is_some() && !self.link.closing
     }
 
     /// Begins with what has arrived of the request; no accept is sent.
@@ -861,7 +856,7 @@ impl<P> Session<P> {
     pub(super) fn give_back<D: Driver>(&mut self, io: &mut D) -> Option<(D::Socket, Vec<u8>)> {
         let got = self.one_go.opening.take().unwrap_or_default();
         let said = io.buffer(self.link.receive_buffer())[..got].to_vec();
-        let socket = io.release(self.link.socket()).ok()?;
+        let socket = io.release(self.link.socket).ok()?;
         self.one_go.leaving = true;
         self.link.forget_socket();
         Some((socket, said))
@@ -920,8 +915,7 @@ impl<P> Session<P> {
 
     fn has_ended(&self, ended_at: Instant, now: Instant, limits: SessionLimits) -> bool {
         let by_its_client = self.figures.cut_short.is_none();
-        // A long document over a lossy path takes longer; each fetch shows that the client is
-        // there.
+        // A long document takes longer on a lossy path; each fetch shows that the client is there.
         let most = if self.is_udp() && by_its_client {
             now.since(self.since) > limits.duration
         } else if self.streaming.is_some() {
@@ -955,7 +949,7 @@ impl<P> Session<P> {
 
     /// Sends the figures: over TCP as a frame, over UDP the part that was asked for.
     pub(super) fn report(&mut self, io: &mut impl Driver, of_worker: Option<Figures>) -> Step {
-        if self.link.is_closing() {
+        if self.link.closing {
             return Ok(Want::Nothing);
         }
         if !self.is_udp() {

@@ -73,8 +73,7 @@ impl SessionSpec {
             Transport::Udp => SocketSpec::datagram_to(to),
         };
         socket.brief = hello.connect_each;
-        // One segment holds the hello and such a request, and Nagle's algorithm never holds the
-        // first one back.
+        // One segment holds the hello and such a request, which Nagle's algorithm never holds back.
         socket.nodelay &= !(hello.connect_each && hello.size_bytes <= ONE_SEGMENT);
         Self { to, socket, hello, secret, timeout, nonce }
     }
@@ -103,8 +102,7 @@ type Event = Result<SessionEvent>;
 pub(crate) enum Opening {
     /// A session of many operations.
     Session,
-    /// One operation, after which the server closes: a hello without environment, figures without
-    /// histogram.
+    /// One operation, then the server closes: a hello without environment, no histogram.
     Brief,
     /// The same, and its request goes out behind the hello at once: the owner's turn begins with
     /// [`SessionEvent::Connected`], and it sends both.
@@ -135,8 +133,7 @@ pub(crate) enum SessionEvent {
     Connected(Nanos),
     /// The session is open, and the exchange the owner's.
     Accepted(Box<Accept>),
-    /// The owner's receive brought `len` bytes; over TCP at least one. Only while the session is
-    /// open.
+    /// The session is open, and the owner's receive brought `len` bytes; over TCP at least one.
     Received {
         len: u32,
     },
@@ -144,8 +141,7 @@ pub(crate) enum SessionEvent {
     Sent {
         bytes: u64,
     },
-    /// The buffer of the owner's zero-copy send is free again; `copied`: the kernel copied all the
-    /// same.
+    /// The buffer of a zero-copy send is free again; `copied`: the kernel copied all the same.
     Released {
         copied: bool,
     },
@@ -220,8 +216,7 @@ pub(crate) struct ClientSession {
 }
 
 impl ClientSession {
-    /// A session without a socket. `index` is that of its slot: the tokens of its operations carry
-    /// it.
+    /// A session without a socket. The tokens of its operations carry `index`, that of its slot.
     pub(crate) const fn new(index: u32, buffers: BufferSizes, spec: Arc<SessionSpec>) -> Self {
         Self {
             index,
@@ -297,12 +292,11 @@ impl ClientSession {
 
     /// The socket, from [`Self::prepare`] until its close is asked for.
     pub(crate) fn socket(&self) -> Option<SocketId> {
-        let link = self.link.as_ref().filter(|link| !link.is_closing())?;
-        Some(link.socket())
+        let link = self.link.as_ref().filter(|link| !link.closing)?;
+        Some(link.socket)
     }
 
-    /// The bytes of payload that have preceded the figures since the last call; none unless they
-    /// are skipped.
+    /// Bytes of payload that were skipped since the last call, ahead of the figures.
     pub(crate) const fn take_skipped(&mut self) -> u64 {
         std::mem::replace(&mut self.skipped, 0)
     }
@@ -375,9 +369,7 @@ impl ClientSession {
         }
         let has_sent = matches!(self.state, State::Open | State::Reporting { .. });
         self.state = State::Dead;
-        let Some(link) = &mut self.link else {
-            return Ok(());
-        };
+        let Some(link) = &mut self.link else { return Ok(()) };
         if has_sent {
             link.drop_unsent(io);
         }
@@ -400,9 +392,7 @@ impl ClientSession {
         completion: &Completion,
         now: Instant,
     ) -> Event {
-        let Some(link) = &mut self.link else {
-            return Ok(SessionEvent::Nothing);
-        };
+        let Some(link) = &mut self.link else { return Ok(SessionEvent::Nothing) };
         let outcome = &completion.outcome;
         link.handle(purpose, outcome, completion.more);
         let is_over = matches!(self.state, State::Dead | State::Vacant | State::Closing);
@@ -450,8 +440,7 @@ impl ClientSession {
 
     fn handle_failed(&self, purpose: Purpose, error: OpError) -> SessionEvent {
         let stage = match (&self.state, purpose) {
-            // The server has ended the session, so what was under way to it fails. Its figures say
-            // why.
+            // The server has ended the session, so what was under way fails; its figures say why.
             (State::Reporting { early: true, .. }, Purpose::Send) => return SessionEvent::Nothing,
             (State::Connecting(..), _) => Stage::Connect,
             (State::Greeting { .. } | State::GreetingDatagrams(..), _) => Stage::Handshake,
@@ -485,9 +474,7 @@ impl ClientSession {
     }
 
     fn handle_connected(&mut self, io: &mut impl Driver, now: Instant) -> Event {
-        let State::Connecting(since) = self.state else {
-            return Ok(SessionEvent::Nothing);
-        };
+        let State::Connecting(since) = self.state else { return Ok(SessionEvent::Nothing) };
         let connected = SessionEvent::Connected(now.since(since));
         if self.is_one_go() {
             // The owner sends the hello, with its request.
@@ -516,12 +503,9 @@ impl ClientSession {
         }
     }
 
-    /// Sends what a control exchange wants sent, asks for what it wants to hear, and tells what it
-    /// has come to.
+    /// Sends what a control exchange wants sent, receives for it, and says what it has come to.
     fn step_control(&mut self, io: &mut impl Driver, now: Instant) -> Event {
-        let Some(link) = &mut self.link else {
-            return Ok(SessionEvent::Nothing);
-        };
+        let Some(link) = &mut self.link else { return Ok(SessionEvent::Nothing) };
         let is_sending = link.is_sending_control();
         let (frame, event) = match &mut self.state {
             State::Greeting { handshake, .. } if !is_sending => {
@@ -592,9 +576,7 @@ impl ClientSession {
     }
 
     fn handle_bytes(&mut self, io: &mut impl Driver, n: u32, now: Instant) -> Event {
-        let Some(link) = &mut self.link else {
-            return Ok(SessionEvent::Nothing);
-        };
+        let Some(link) = &mut self.link else { return Ok(SessionEvent::Nothing) };
         match &mut self.state {
             State::Greeting { handshake, .. } => {
                 if n == 0 {
@@ -654,9 +636,7 @@ impl ClientSession {
 
     fn end_stream(&mut self, io: &mut impl Driver, now: Instant, skips_payload: bool) -> Result {
         let is_brief = self.is_brief();
-        let Some(link) = &mut self.link else {
-            return Ok(());
-        };
+        let Some(link) = &mut self.link else { return Ok(()) };
         debug_assert!(!link.is_sending(), "the owner's sends are through");
         // A connection of one operation is ended by the server, right behind its reply: whoever
         // sends the first FIN keeps the port in TIME_WAIT, and the client's are the scarce ones.
@@ -710,9 +690,7 @@ impl ClientSession {
     }
 
     fn handle_datagram(&mut self, io: &mut impl Driver, n: u32, now: Instant) -> Event {
-        let Some(link) = &self.link else {
-            return Ok(SessionEvent::Nothing);
-        };
+        let Some(link) = &self.link else { return Ok(SessionEvent::Nothing) };
         let datagram = &io.buffer(link.receive_buffer())[..n as usize];
         match &mut self.state {
             State::GreetingDatagrams(handshake) => handshake.handle_datagram(datagram, now),
@@ -722,8 +700,7 @@ impl ClientSession {
         self.step_control(io, now)
     }
 
-    /// Asks the server for a document: its environment, before the `accept` is told, or its
-    /// figures.
+    /// Asks the server for its environment, ahead of the `accept`, or for its figures.
     fn fetch(
         &mut self,
         io: &mut impl Driver,

@@ -106,9 +106,7 @@ impl Pair {
         assert!(pair.session.socket().is_some());
         pair.session.connect(&mut pair.io, now, Opening::Session).unwrap();
         let heard = pair.settle();
-        let [SessionEvent::Connected(length)] = heard[..] else {
-            panic!("{heard:?}");
-        };
+        let [SessionEvent::Connected(length)] = heard[..] else { panic!("{heard:?}") };
         assert_eq!(length, Nanos::from_micros(200));
         assert!(pair.session.link().is_none(), "not the owner's turn yet");
         let heard = pair.say(&Accept::default().encode());
@@ -223,9 +221,7 @@ fn figures_may_follow_payload_wherever_the_stream_is_cut() {
         let early = pair.session.take_skipped();
         assert_eq!(early, cut.min(payload.len()) as u64, "cut at {cut}");
         let heard = pair.say(&bytes[cut..]);
-        let [SessionEvent::Figures(got)] = &heard[..] else {
-            panic!("cut at {cut}: {heard:?}");
-        };
+        let [SessionEvent::Figures(got)] = &heard[..] else { panic!("cut at {cut}: {heard:?}") };
         assert_eq!(**got, figures());
         assert_eq!(early + pair.session.take_skipped(), payload.len() as u64);
         assert_eq!(pair.session.take_skipped(), 0, "reported once");
@@ -323,7 +319,7 @@ fn the_servers_early_word_is_heard_whether_a_send_under_way_ends_or_fails() {
         }
         let heard = pair.say(&figures().encode()[10..]);
         let [SessionEvent::Ended { figures: got, failure }] = &heard[..] else {
-            panic!("{heard:?}");
+            panic!("{heard:?}")
         };
         assert_eq!(**got, figures());
         assert_eq!((failure.stage, failure.cause), (Stage::Receive, "ended"));

@@ -60,12 +60,10 @@ pub(crate) const STRAGGLERS: Nanos = Nanos::from_millis(100);
 /// the path's MTU, bytes: it refuses segments that do not fit, and this fits the usual one over
 /// IPv6.
 const SEGMENT_UNKNOWN: u32 = 1452;
-/// Datagrams handed over at once; the kernel's own bound is 128, until Linux 6.0 64
-/// (`UDP_MAX_SEGMENTS`).
+/// Datagrams handed over at once; the kernel's bound is 128, until Linux 6.0 64.
 const SEGMENTS_MAX: u32 = 64;
 
-/// How many datagrams of `size` bytes one send hands over: as many as it may hold, where each
-/// leaves whole.
+/// How many datagrams of `size` bytes one send hands over: as many as leave whole.
 fn datagrams_per_send(size: u32, path: Option<PathMtu>) -> u32 {
     let whole = path.map_or(SEGMENT_UNKNOWN, PathMtu::whole);
     match size <= whole {

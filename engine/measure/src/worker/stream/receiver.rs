@@ -51,8 +51,7 @@ pub(crate) struct Receiver {
     heard: Option<(Instant, Instant)>,
     arrivals: Option<Arrivals>,
     measured_at: Option<Instant>,
-    /// UDP: how often the receive buffer had had no room when the measured phase's first datagrams
-    /// came; asked for once.
+    /// UDP: overflows of the receive buffer before the measured phase; asked for once.
     overflows_before: Option<Option<u64>>,
     coalesced: bool,
     /// The socket's low-water mark, and what came since it was last thought over.
@@ -77,8 +76,7 @@ impl Receiver {
         Self {
             transport: hello.transport,
             size: u32::try_from(hello.size_bytes).unwrap_or(u32::MAX).max(1),
-            // Of a slow stream, the end of which nothing would follow soon, the bytes are looked
-            // at.
+            // Of a slow stream, whose end nothing would follow soon, the bytes are looked at.
             discard: ask.discard && !udp && ask.rate_bits_per_s == 0,
             discarding: false,
             window,
@@ -99,14 +97,13 @@ impl Receiver {
         }
     }
 
-    /// Over UDP, asks the kernel for several datagrams at once; over TCP, settles how much to
-    /// receive at once.
+    /// Has the kernel coalesce datagrams, or over TCP settles how much to receive at once.
     pub(crate) fn prepare(&mut self, io: &mut impl Driver, link: &Link) {
         if self.transport == Transport::Udp {
             let option = SocketOption::Coalescing(true);
-            self.coalesced = io.set_option(link.socket(), &option).is_ok();
+            self.coalesced = io.set_option(link.socket, &option).is_ok();
         }
-        let info = io.tcp_info(link.socket());
+        let info = io.tcp_info(link.socket);
         if info.is_some_and(|info| info.mss_bytes < LOOPBACK_SEGMENT) {
             self.most = self.size.clamp(RECEIVE_LEAST, RECEIVE_BYTES);
         }
@@ -115,7 +112,7 @@ impl Receiver {
     /// Undoes what [`Receiver::prepare`] and the stream have set: what follows is control traffic.
     pub(crate) fn finish(&mut self, io: &mut impl Driver, link: &Link) {
         if self.coalesced {
-            let _ = io.set_option(link.socket(), &SocketOption::Coalescing(false));
+            let _ = io.set_option(link.socket, &SocketOption::Coalescing(false));
         }
         if self.mark > 1 {
             self.put_mark(io, link, 1);
@@ -136,7 +133,7 @@ impl Receiver {
     ) -> Result {
         if self.transport == Transport::Udp {
             if self.measured_at.is_some() && self.overflows_before.is_none() {
-                self.overflows_before = Some(io.receive_overflows(link.socket()));
+                self.overflows_before = Some(io.receive_overflows(link.socket));
             }
             return link.receive(io, 0, COALESCED_BYTES);
         }
@@ -185,7 +182,7 @@ impl Receiver {
 
     fn put_mark(&mut self, io: &mut impl Driver, link: &Link, mark: u32) {
         let option = SocketOption::ReceiveLowWater(mark);
-        if io.set_option(link.socket(), &option).is_ok() {
+        if io.set_option(link.socket, &option).is_ok() {
             self.mark = mark;
         }
     }
@@ -237,9 +234,7 @@ impl Receiver {
     }
 
     fn handle_datagram(&mut self, header: StreamHeader, datagram: &[u8], now: Instant) {
-        let Some(arrivals) = &mut self.arrivals else {
-            return;
-        };
+        let Some(arrivals) = &mut self.arrivals else { return };
         let bytes = datagram.len() as u64;
         let first_at = self.heard.map_or(now, |(first, _)| first);
         self.heard = Some((first_at, now));
@@ -291,7 +286,7 @@ impl Receiver {
 
     pub(crate) fn figures(self, io: &impl Driver, link: &Link, now: Instant) -> Received {
         let span = self.window.length(now);
-        let buffers = io.socket_buffers(link.socket());
+        let buffers = io.socket_buffers(link.socket);
         let bytes = self.window.bytes();
         let arrivals = self.arrivals.as_ref();
         let count =
@@ -306,7 +301,7 @@ impl Receiver {
             known.map_or((0, 0), |known| (known.reordered(), known.duplicated()));
         let jitter_ns = known.and_then(Arrivals::jitter).map(|jitter| jitter.0);
         let overflows = self.overflows_before.flatten();
-        let overflows = overflows.zip(io.receive_overflows(link.socket()));
+        let overflows = overflows.zip(io.receive_overflows(link.socket));
         let (blocks, series) = self.window.into_parts();
         Received {
             duration_ns: duration.0,

@@ -16,8 +16,7 @@ use tare_units::limits::{DATAGRAM_MAX, INTERVALS_MAX};
 use tare_units::text::Id;
 use tare_units::{Instant, Nanos};
 
-/// Bytes, and sends, that one operation is asked for at most: between two of them the worker looks
-/// at everything else.
+/// Bytes, and sends, that one operation is asked for at most: the worker has more to look at.
 const BATCH_BYTES: u32 = 256 << 10;
 const BATCH_SENDS: u32 = 128;
 /// A sender by time goes on for so long after its measured phase, so that the receiver's, which
@@ -29,8 +28,7 @@ const OVERRUN: Nanos = Nanos::from_millis(10);
 /// to 49. A `--sndbuf` of the user's own decides alone.
 pub(crate) const UNSENT_BYTES: u32 = 1 << 20;
 const UNSENT_LEAST: u32 = 128 << 10;
-/// Sends from the buffer itself pay from about this size on, bytes (kernel documentation,
-/// `msg_zerocopy`: 10 KB).
+/// Sends from the buffer itself pay from about here (kernel documentation, `msg_zerocopy`: 10 KB).
 const ZERO_COPY_LEAST: u32 = 16 << 10;
 /// Notifications that are awaited at once.
 const ZERO_COPY_PENDING: u32 = 64;
@@ -124,7 +122,7 @@ impl Sender {
             let share = UNSENT_BYTES / self.ask.streams.max(1);
             let unsent = share.max(UNSENT_LEAST).max(self.size);
             // A kernel that has no such option takes more ahead.
-            let _ = io.set_option(link.socket(), &SocketOption::UnsentLowWater(unsent));
+            let _ = io.set_option(link.socket, &SocketOption::UnsentLowWater(unsent));
         }
     }
 
@@ -146,14 +144,14 @@ impl Sender {
         if self.transport == Transport::Tcp || self.pace.is_some() {
             return;
         }
-        let many = datagrams_per_send(self.size, io.path_mtu(link.socket()));
+        let many = datagrams_per_send(self.size, io.path_mtu(link.socket));
         let segment = u16::try_from(self.size).unwrap_or(0);
         if many < 2 {
             self.account.per_send_reason = (self.size > DATAGRAM_MAX / 2)
                 .then(|| "two of them do not fit into one send".to_owned());
             return;
         }
-        let refusal = io.set_option(link.socket(), &SocketOption::Segmentation(segment)).err();
+        let refusal = io.set_option(link.socket, &SocketOption::Segmentation(segment)).err();
         self.account.per_send = if refusal.is_some() { 1 } else { many };
         self.account.per_send_reason = refusal.map(|error| format!("no UDP_SEGMENT here: {error}"));
     }
@@ -171,7 +169,7 @@ impl Sender {
         if self.account.per_send == 1 || !is_refusal {
             return false;
         }
-        let _ = io.set_option(link.socket(), &SocketOption::Segmentation(0));
+        let _ = io.set_option(link.socket, &SocketOption::Segmentation(0));
         self.account.per_send = 1;
         self.account.per_send_reason = Some(format!("the kernel ceased to cut sends: {error}"));
         true
@@ -206,9 +204,7 @@ impl Sender {
     /// behind it.
     fn leave_phases(&mut self, now: Instant) {
         let (start, end) = (self.window.start(), self.window.end());
-        let Some(pace) = self.pace.as_mut().filter(|_| now >= start) else {
-            return;
-        };
+        let Some(pace) = self.pace.as_mut().filter(|_| now >= start) else { return };
         pace.leave_warmup(start);
         if now >= end {
             self.overdue.get_or_insert_with(|| pace.count_unsent(end));
@@ -251,8 +247,7 @@ impl Sender {
         Ok(())
     }
 
-    /// Messages that ended with these `bytes`: whole ones, or, where bytes end the stream, a last
-    /// one that is shorter.
+    /// Messages that ended with these `bytes`; where bytes end the stream, the last is shorter.
     fn count_messages(&mut self, bytes: u64) -> u64 {
         let gone = u64::from(self.cut) + bytes;
         let (whole, rest) = (gone / u64::from(self.size), gone % u64::from(self.size));
@@ -281,8 +276,7 @@ impl Sender {
         self.resume(io, link, now)
     }
 
-    /// What kept it from sending may be gone: a control frame of its socket, or a buffer that the
-    /// kernel held.
+    /// What kept it from sending may be gone: a control frame, or a buffer that the kernel held.
     pub(crate) fn resume(&mut self, io: &mut impl Driver, link: &mut Link, now: Instant) -> Result {
         if self.has_started() && (self.pace.is_none() || self.cut > 0) {
             self.send_next(io, link, now)?;
@@ -351,7 +345,7 @@ impl Sender {
         let entry = self.window.entry(now);
         let interval = Nanos(self.ask.interval_ns.max(1_000_000));
         self.info_at = self.window.start() + Nanos(interval.0.saturating_mul(entry as u64 + 1));
-        let Some(info) = io.tcp_info(link.socket()).filter(|_| self.transport == Transport::Tcp)
+        let Some(info) = io.tcp_info(link.socket).filter(|_| self.transport == Transport::Tcp)
         else {
             return;
         };
@@ -381,7 +375,7 @@ impl Sender {
         }
         self.sample(io, link, now);
         if self.account.per_send > 1 {
-            let _ = io.set_option(link.socket(), &SocketOption::Segmentation(0));
+            let _ = io.set_option(link.socket, &SocketOption::Segmentation(0));
         }
     }
 
@@ -396,18 +390,18 @@ impl Sender {
     pub(crate) fn figures(mut self, io: &impl Driver, link: &Link, now: Instant) -> Sent {
         let duration = self.window.length(now);
         let until = self.window.end().min(now);
-        let buffers = io.socket_buffers(link.socket());
+        let buffers = io.socket_buffers(link.socket);
         let tcp = self.info.as_ref().map(|(first, last)| TcpFigures {
-            congestion: io.congestion(link.socket()),
+            congestion: io.congestion(link.socket),
             send_buffer_bytes: buffers.map(|b| b.0),
             ..tcp_figures(first, last)
         });
-        let path = io.path_mtu(link.socket()).filter(|_| self.transport == Transport::Udp);
+        let path = io.path_mtu(link.socket).filter(|_| self.transport == Transport::Udp);
         self.leave_phases(now);
         let unsent = self.count_unsent(until);
         let zero_copy = (self.zero_copy != ZeroCopy::Off).then(|| self.zero_copy_use());
         let is_tcp = self.transport == Transport::Tcp;
-        let unacknowledged = io.send_queue_bytes(link.socket()).filter(|_| is_tcp);
+        let unacknowledged = io.send_queue_bytes(link.socket).filter(|_| is_tcp);
         Sent {
             duration_ns: duration.0,
             bytes: self.window.bytes(),

@@ -182,8 +182,7 @@ impl Connection {
         self.ending != Ending::No
     }
 
-    /// Whether the next request can be answered: responses leave in order, and a page that is being
-    /// sent is not written to.
+    /// Whether the next request can be answered: in order, and not into a page that is being sent.
     pub(super) const fn takes_requests(&self) -> bool {
         !self.sending
             && self.tail.is_none()

@@ -228,9 +228,7 @@ impl<S> HttpServer<S> {
         if !std::mem::replace(&mut self.has_pool, true) {
             io.provide_pool(POOL.0, POOL.1)?;
         }
-        let Ok(socket) = io.adopt(arrival.socket) else {
-            return Ok(());
-        };
+        let Ok(socket) = io.adopt(arrival.socket) else { return Ok(()) };
         let is_full = self.len() >= self.settings.connections_max as usize;
         let slot = self.vacant.pop().unwrap_or_else(|| {
             self.slots.push(None);
@@ -486,9 +484,7 @@ impl<S> HttpServer<S> {
                     self.close_longest(io, held, self.queued_max / 8 * 7, queued)?;
                 }
             }
-            let Some(conn) = &mut self.slots[self.last_check] else {
-                continue;
-            };
+            let Some(conn) = &mut self.slots[self.last_check] else { continue };
             let unread_for = if conn.sending { now.since(conn.pushed_at) } else { Nanos::ZERO };
             conn.queued_bytes =
                 if unread_for > UNREAD_FOR { io.kernel_bytes(conn.socket).unwrap_or(0) } else { 0 };

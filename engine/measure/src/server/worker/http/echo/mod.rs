@@ -37,9 +37,7 @@ impl Echo {
         for pair in query.split('&') {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             // A pair that is not readable is none, and a semicolon makes it so, as in Go's net/url.
-            let (Some(name), Some(value)) = (decode(name), decode(value)) else {
-                continue;
-            };
+            let (Some(name), Some(value)) = (decode(name), decode(value)) else { continue };
             let text = std::str::from_utf8(&value).unwrap_or("\u{fffd}");
             let mut counts =
                 |name: usize| !std::mem::replace(&mut seen[name], true) && !value.is_empty();
@@ -59,9 +57,7 @@ impl Echo {
 
     /// Adds `K:V`, if it is a header. A line's end in it becomes a space, so that it stays one.
     fn add_header(&mut self, text: &[u8]) {
-        let Some(colon) = text.iter().position(|b| *b == b':') else {
-            return;
-        };
+        let Some(colon) = text.iter().position(|b| *b == b':') else { return };
         let (name, value) = (&text[..colon], &text[colon + 1..]);
         let token = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
         let own = OWN.split(' ').any(|own| name.eq_ignore_ascii_case(own.as_bytes()));
@@ -183,11 +179,7 @@ fn read_duration(text: &str) -> Option<Nanos> {
         sum += number.parse::<f64>().ok()? * scale;
         rest = &unit[end..];
     }
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "digits have no sign, and the cast saturates"
-    )]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
     let whole = (!text.is_empty()).then_some(Nanos(sum.round() as u64))?;
     Some(whole.min(DELAY_MAX))
 }
