@@ -11,8 +11,7 @@ use tare_units::error::{Error, Result};
 const FRACTION_BITS: u32 = 16;
 
 /// A Poisson process from a seed. Each worker draws all arrivals and keeps its own, so a step costs
-/// one draw for each worker there is (about 10 ns); in return the arrivals do not depend on how
-/// many workers share them.
+/// one draw for each worker there is (about 10 ns); arrivals do not depend on their number.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Poisson {
     random: Xoshiro256PlusPlus,

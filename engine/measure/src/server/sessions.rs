@@ -52,39 +52,25 @@ struct RunCpus {
 }
 
 impl SessionStats {
-    fn add(&mut self, cpu: u32, run: u64) {
-        *self.places.entry((cpu, run)).or_default() += 1;
-        self.loads.entry(cpu).or_default().sessions += 1;
+    /// Counts a session more, or one less. Returns whether it is the first of its run, or was the
+    /// last.
+    fn count(&mut self, cpu: u32, run: u64, by: i32) -> bool {
+        let add = |count: &mut u32| {
+            *count = count.checked_add_signed(by).expect("what leaves was counted");
+            *count
+        };
+        if add(self.places.entry((cpu, run)).or_default()) == 0 {
+            self.places.remove(&(cpu, run));
+        }
+        add(&mut self.loads.entry(cpu).or_default().sessions);
         let of_run = self.runs.entry(run).or_default();
-        of_run.sessions += 1;
-        if of_run.sessions == 1 {
-            for &cpu in &of_run.cpus {
-                self.loads.entry(cpu).or_default().runs += 1;
-            }
-        }
-    }
-
-    /// A session that was counted is over. Returns whether it was the last of its run.
-    fn remove(&mut self, cpu: u32, run: u64) -> bool {
-        if let Some(sessions) = self.places.get_mut(&(cpu, run)) {
-            *sessions -= 1;
-            if *sessions == 0 {
-                self.places.remove(&(cpu, run));
-            }
-        }
-        if let Some(load) = self.loads.get_mut(&cpu) {
-            load.sessions -= 1;
-        }
-        let Some(of_run) = self.runs.get_mut(&run) else { return true };
-        of_run.sessions -= 1;
-        if of_run.sessions == 0 {
+        let turns = add(&mut of_run.sessions) == u32::from(by > 0);
+        if turns {
             for cpu in &of_run.cpus {
-                if let Some(load) = self.loads.get_mut(cpu) {
-                    load.runs -= 1;
-                }
+                add(&mut self.loads.entry(*cpu).or_default().runs);
             }
         }
-        of_run.sessions == 0
+        turns
     }
 
     /// Sessions of other runs on `cpu`.
@@ -143,7 +129,7 @@ impl SessionTable {
         let mut stats = self.stats();
         stats.alive += 1;
         stats.memory_bytes += bytes;
-        stats.add(cpu, run);
+        stats.count(cpu, run, 1);
         if *stats.first_run.get_or_insert(run) == run {
             stats.first_run_left_at = None;
             stats.first_run_gap = stats.first_run_gap.max(Nanos(hello.gap_ns));
@@ -212,7 +198,7 @@ impl Drop for SessionPermit {
         let mut stats = self.table.stats();
         stats.alive -= 1;
         stats.memory_bytes -= self.bytes;
-        let is_last = stats.remove(self.cpu, self.run);
+        let is_last = stats.count(self.cpu, self.run, -1);
         if is_last && stats.first_run == Some(self.run) {
             stats.first_run_left_at = Some(MonotonicClock.now());
         }

@@ -7,8 +7,7 @@ use tare_stats::histogram::{SameBin, bin_start};
 use tare_units::{Instant, Nanos};
 
 /// When the run is over, arrivals that nobody sent are visited one by one, up to so many draws:
-/// that takes 0.1 s, and an interrupted run has no more. Those of a constant rate are counted by
-/// arithmetic.
+/// that takes 0.1 s, and an interrupted run has no more. A constant rate takes arithmetic.
 const VISITS_MAX: u64 = 8 << 20;
 /// Fewer equally spaced arrivals than this are visited, which takes less than the arithmetic.
 const TOGETHER_LEAST: u64 = 32;
@@ -224,8 +223,7 @@ impl Free {
 /// Deals out what is to be done.
 ///
 /// In open loop an arrival waits until a slot is free; the queue is not stored anywhere: it is the
-/// stretch of the schedule between two walks along it, one that follows the clock and one that
-/// follows the sends.
+/// stretch of the schedule between two walks along it, behind the clock and behind the sends.
 #[derive(Debug)]
 pub(crate) struct Pacer {
     schedule: Option<Schedule>,
@@ -468,8 +466,7 @@ impl Pacer {
     }
 
     /// Closed loop: an operation of the measured phase that has begun was not sent after all.
-    /// Returns whether there was nothing left to begin until now, so that slots were refused an
-    /// operation.
+    /// Returns whether nothing was left to begin until now, so that slots were refused one.
     pub(crate) fn take_back(&mut self) -> bool {
         let Some(remaining) = &mut self.remaining else { return false };
         *remaining += 1;

@@ -131,8 +131,7 @@ impl<G: ProgressSink> RunPhases<G> {
     }
 
     pub(crate) const fn is_running(&self) -> bool {
-        use RunPhase::{Measuring, Starting, WarmingUp};
-        matches!(self.phase, Starting { .. } | WarmingUp | Measuring)
+        matches!(self.phase, RunPhase::Starting { .. } | RunPhase::WarmingUp | RunPhase::Measuring)
     }
 
     pub(crate) const fn is_ending(&self) -> bool {

@@ -139,18 +139,13 @@ mod tests {
     #[test]
     fn errors_are_counted_by_stage_and_cause_and_none_vanishes() {
         let mut errors = Errors::default();
-        errors.count(Stage::Connect, "ECONNREFUSED");
-        errors.count(Stage::Connect, "ECONNREFUSED");
-        errors.count(Stage::Receive, "ECONNREFUSED");
+        for stage in [Stage::Connect, Stage::Connect, Stage::Receive] {
+            errors.count(stage, "ECONNREFUSED");
+        }
         let counts = errors.to_counts();
         assert_eq!(counts.len(), 2);
         assert_eq!((counts[0].phase.as_str(), counts[0].count), ("connect", 2));
-        let causes: Vec<&'static str> =
-            (0..40).map(|i| &*Box::leak(format!("E{i}").into_boxed_str())).collect();
-        for cause in causes {
-            errors.count(Stage::Send, cause);
-        }
-        let total: u64 = errors.to_counts().iter().map(|e| e.count).sum();
-        assert_eq!(total, 43);
+        (0..40).for_each(|i| errors.count(Stage::Send, format!("E{i}").leak()));
+        assert_eq!(errors.to_counts().iter().map(|e| e.count).sum::<u64>(), 43);
     }
 }

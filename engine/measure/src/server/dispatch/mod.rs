@@ -30,6 +30,8 @@ use tare_units::error::{Error, Result};
 use tare_units::limits::ONE_GO_MAX;
 use tare_units::text::Id;
 
+type SessionWorker = WorkerThread<Sender<Admitted<OwnedFd, SessionPermit>>>;
+
 const OVERRULED: &str = "it blocks (--allow-spin overrules)";
 
 #[derive(Debug)]
@@ -50,7 +52,7 @@ pub(super) struct Dispatcher {
     /// The client that `environment` names the device towards.
     routed_to: Option<IpAddr>,
     chosen: HashMap<BackendAsked, Result<Chosen>>,
-    workers: HashMap<(Backend, u32), WorkerThread<Sender<Admitted<OwnedFd, SessionPermit>>>>,
+    workers: HashMap<(Backend, u32), SessionWorker>,
     http: Option<WorkerThread<Inbox<OwnedFd>>>,
     /// The log says already that HTTP clients are not served.
     http_denied: bool,

@@ -5,8 +5,7 @@
 //! connection is over after one round trip, so a hand-over between two threads would cost more than
 //! the exchange. While a client opens connections whose request follows the hello at once, the
 //! worker that serves it accepts them itself. It returns every connection that turns out to be
-//! anything else, with what it has read of it, and the listener when no such connection has come
-//! for a while.
+//! anything else, with what it has read, and the listener when no such connection came for long.
 
 use std::collections::{HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
@@ -169,6 +168,9 @@ struct DatagramSocket {
     send: BufferId,
     sending: bool,
 }
+
+/// A connection that leaves the front, its peer, and what it said behind its hello.
+type Taken<S> = (S, Option<SocketAddr>, Vec<u8>);
 
 /// A verified datagram client whose own socket is being connected.
 #[derive(Debug)]
@@ -539,13 +541,8 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
         Ok(())
     }
 
-    /// Takes a connection off the front's driver: its socket where that can be had, its peer, and
-    /// what it said behind its hello.
-    fn take_pending(
-        &mut self,
-        io: &mut impl Io<S>,
-        index: usize,
-    ) -> Result<Option<(S, Option<SocketAddr>, Vec<u8>)>> {
+    /// Takes a connection off the front's driver, where its socket can be had.
+    fn take_pending(&mut self, io: &mut impl Io<S>, index: usize) -> Result<Option<Taken<S>>> {
         let Pending { link, peer, handshake, .. } = self.pending.remove(index);
         self.open -= 1;
         let socket = self.release(io, link.socket, "connection")?;
@@ -749,29 +746,26 @@ fn open_pair(
     io: &mut impl Driver,
     address: SocketAddr,
 ) -> Result<(SocketId, SocketId, SocketAddr), OpError> {
-    let mut tries = 0;
-    loop {
+    for _ in 0..PORTS_TRIED {
         let listener = io.open(&SocketSpec::listener(address))?;
         let bound = io.local_addr(listener).unwrap_or(address);
-        let spec = SocketSpec {
+        let error = match io.open(&SocketSpec {
             kind: SocketKind::Datagram,
             local: Some(bound),
             reuse_port: true,
             packet_info: true,
             ..SocketSpec::datagram_to(bound)
-        };
-        let error = match io.open(&spec) {
+        }) {
             Ok(socket) => return Ok((listener, socket, bound)),
             Err(error) => error,
         };
         close_orphan(io, listener).map_err(|_| OpError::NoMemory)?;
-        tries += 1;
-        // The kernel chose a port that is free for TCP only.
-        let again = error == OpError::AddressInUse && address.port() == 0;
-        if !again || tries == PORTS_TRIED {
+        if error != OpError::AddressInUse || address.port() != 0 {
             return Err(error);
         }
+        // The kernel chose a port that is free for TCP only.
     }
+    Err(OpError::AddressInUse)
 }
 
 fn accept(io: &mut impl Driver, slot: u32, listener: SocketId) -> Result {

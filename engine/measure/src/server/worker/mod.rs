@@ -220,8 +220,7 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
             self.active_at = now;
             session.begin_brief(io, &early, now)?
         } else {
-            session.begin(io)?;
-            Want::Nothing
+            session.begin(io)?
         };
         if session::is_paced(&session.terms.hello) {
             self.paced.push(slot);
@@ -238,8 +237,7 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
     }
 
     /// Whether a session of the present run is the first of a step: the sessions of the step before
-    /// have given their figures. A session of one ping tells nothing, its step has one before and
-    /// one after them that do.
+    /// have given their figures. One of one ping tells nothing: others before and after it do.
     fn begins_step(&self, hello: &Hello) -> bool {
         let amid = hello.connect_each && self.measuring && !self.measure_reported;
         let mut sessions = self.slots.iter().flatten();

@@ -116,8 +116,7 @@ enum Stage {
     /// TCP: the figures are on their way.
     Reporting,
     /// TCP: the figures are sent; what the client still sends is read until it closes, since
-    /// closing over unread bytes would reset the connection, and the reset would overtake the
-    /// figures.
+    /// closing over unread bytes would send a reset, which would overtake the figures.
     Draining,
 }
 
@@ -270,10 +269,10 @@ impl<P> Session<P> {
         self.link.closing && self.link.is_quiet()
     }
 
-    pub(super) fn begin(&mut self, io: &mut impl Driver) -> Result {
+    pub(super) fn begin(&mut self, io: &mut impl Driver) -> Step {
         if let Err(refuse) = self.prepare_stream(io) {
             self.stage = Stage::Reporting;
-            return self.link.send_control(io, &refuse.encode());
+            return self.link.send_control(io, &refuse.encode()).map(|()| Want::Nothing);
         }
         let accept = match self.terms.hello.transport {
             Transport::Tcp => self.terms.accept.encode(),
@@ -284,18 +283,20 @@ impl<P> Session<P> {
     }
 
     /// Receives what comes next, unless that is under way.
-    fn receive_next(&mut self, io: &mut impl Driver) -> Result {
+    fn receive_next(&mut self, io: &mut impl Driver) -> Step {
         if self.link.is_receiving() {
-            return Ok(());
+            return Ok(Want::Nothing);
         }
         if let Some(streaming) = &mut self.streaming
             && let Some(receiver) = &mut streaming.receiver
             && self.stage == Stage::Exchanging
             && self.ended_at.is_none()
         {
-            return receiver.receive(io, &mut self.link, self.active_at);
+            receiver.receive(io, &mut self.link, self.active_at)?;
+        } else {
+            self.link.receive(io, 0, self.receive_len)?;
         }
-        self.link.receive(io, 0, self.receive_len)
+        Ok(Want::Nothing)
     }
 
     pub(super) fn handle_completion(
@@ -396,8 +397,7 @@ impl<P> Session<P> {
             self.stage = Stage::Draining;
             self.reported_at = Some(now);
             self.link.half_close(io)?;
-            self.receive_next(io)?;
-            return Ok(Want::Nothing);
+            return self.receive_next(io);
         }
         if self.residence.is_none() && !self.is_ended() && wants_residence(&self.terms.hello) {
             // Not before the client has taken its accept: one that never reads costs no histogram.
@@ -409,8 +409,7 @@ impl<P> Session<P> {
 
     fn handle_bytes(&mut self, io: &mut impl Driver, n: u32, now: Instant) -> Step {
         if self.stage != Stage::Exchanging {
-            self.receive_next(io)?;
-            return Ok(Want::Nothing);
+            return self.receive_next(io);
         }
         self.figures.received_bytes += u64::from(n);
         match self.request.handle_request(n as usize) {
@@ -492,8 +491,7 @@ impl<P> Session<P> {
             return Ok(Want::Report);
         }
         // A receive beside the reply would delay it, and the next request cannot be there yet.
-        self.receive_next(io)?;
-        Ok(Want::Nothing)
+        self.receive_next(io)
     }
 
     /// Lets go of what its client has not taken: the kernel would keep it beyond the close.
@@ -971,8 +969,7 @@ impl<P> Session<P> {
                 self.answer(io, chunk)?;
             }
         }
-        self.receive_next(io)?;
-        Ok(Want::Nothing)
+        self.receive_next(io)
     }
 
     /// Whether [`Session::report`] wants the worker's figures; over UDP they are made once.

@@ -526,7 +526,15 @@ impl ClientSession {
             link.send_control(io, &frame)?;
         }
         match event {
-            Some(ClientEvent::Accepted(accept)) => self.handle_accept(io, accept, now),
+            Some(ClientEvent::Accepted(accept)) => {
+                self.session = accept.session.unwrap_or(Id(0));
+                if self.transport() == Transport::Udp && !self.is_brief() {
+                    self.fetch(io, Some(accept), Document::Environment, now)?;
+                    return Ok(SessionEvent::Nothing);
+                }
+                self.state = State::Open;
+                Ok(SessionEvent::Accepted(accept))
+            }
             Some(ClientEvent::Failed(error)) => {
                 let cause = error.cause();
                 let error = error.into_error(self.spec.to);
@@ -543,22 +551,11 @@ impl ClientSession {
         }
     }
 
-    fn handle_accept(&mut self, io: &mut impl Driver, accept: Box<Accept>, now: Instant) -> Event {
-        self.session = accept.session.unwrap_or(Id(0));
-        if self.transport() == Transport::Udp && !self.is_brief() {
-            self.fetch(io, Some(accept), Document::Environment, now)?;
-            return Ok(SessionEvent::Nothing);
-        }
-        self.state = State::Open;
-        Ok(SessionEvent::Accepted(accept))
-    }
-
     // Over TCP.
 
     /// The server has sent its figures, and ends the session: they begin at `received.start` of the
     /// receive buffer, in what the owner has received up to `received.end`. `early`: nobody asked
-    /// for them. A send of the owner's may be outstanding, and then fail unnoticed; a receive must
-    /// not.
+    /// for them. A send of the owner's may be outstanding, and fail unnoticed; no receive may.
     pub(crate) fn handle_figures(
         &mut self,
         io: &mut impl Driver,
@@ -669,8 +666,7 @@ impl ClientSession {
     }
 
     /// The flags of a datagram of this session, which may be the server's word on the session
-    /// itself: that it has ended it, or does not know it. `None` where they are not, and the
-    /// datagram is the owner's.
+    /// itself: that it has ended it, or does not know it. `None`: the datagram is the owner's.
     #[inline]
     pub(crate) fn handle_flags(
         &mut self,

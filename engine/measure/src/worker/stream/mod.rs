@@ -43,8 +43,7 @@ pub(crate) fn send_bytes(hello: &Hello) -> usize {
 }
 
 /// What the server's receiver and sender of a stream come to hold beside their buffers and
-/// histograms, bytes: their series, their blocks of time, and what is known of the datagrams that
-/// came.
+/// histograms, bytes: their series, their blocks of time, and what is known of datagrams.
 pub(crate) fn state_bytes(hello: &Hello) -> usize {
     let (bytes, entry) = (size_of::<u64>(), size_of::<TcpInterval>());
     let receiver = Arrivals::BYTES + (INTERVALS_MAX + BLOCKS_MAX) * bytes;

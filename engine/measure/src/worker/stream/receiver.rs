@@ -12,8 +12,7 @@ use tare_units::text::Id;
 use tare_units::{Instant, Nanos};
 
 /// A receiver is woken for what arrives in this time, not for each segment: over loopback that
-/// doubled the bandwidth of 128-KiB sends, and of 1-byte sends the receiver's CPU time became a
-/// thousandth.
+/// doubled the bandwidth of 128-KiB sends, and took a thousandth of the CPU time of 1-byte ones.
 const WAKE_EVERY: Nanos = Nanos::from_millis(1);
 /// How often the low-water mark is thought over.
 const MARK_EVERY: Nanos = Nanos::from_millis(10);
@@ -271,8 +270,7 @@ impl Receiver {
     }
 
     /// All that was to come has come, or the measured phase is over. Over UDP, where nobody says
-    /// which datagram is the last: as far as can be told from the time since the first one, or
-    /// since the latest.
+    /// which datagram is the last: as far as the time since the first, or since the latest, shows.
     pub(crate) fn is_complete(&self, now: Instant) -> bool {
         let has_all = self.expected.is_some_and(|all| self.total >= all);
         match (self.transport, self.expected, self.heard) {

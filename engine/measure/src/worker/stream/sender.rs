@@ -200,8 +200,7 @@ impl Sender {
     }
 
     /// What became due in the warm-up and was not begun by its end leaves the queue then; so does,
-    /// at its end, what became due in the measured phase: a stream goes on sending for a while
-    /// behind it.
+    /// at its end, what became due in the measured phase, behind which a stream still sends.
     fn leave_phases(&mut self, now: Instant) {
         let (start, end) = (self.window.start(), self.window.end());
         let Some(pace) = self.pace.as_mut().filter(|_| now >= start) else { return };
@@ -399,7 +398,17 @@ impl Sender {
         let path = io.path_mtu(link.socket).filter(|_| self.transport == Transport::Udp);
         self.leave_phases(now);
         let unsent = self.count_unsent(until);
-        let zero_copy = (self.zero_copy != ZeroCopy::Off).then(|| self.zero_copy_use());
+        #[expect(clippy::cast_precision_loss, reason = "a share")]
+        let copied_share = self.copied as f64 / self.released.max(1) as f64;
+        let reason = match &self.zero_copy {
+            ZeroCopy::GivenUp(why) => Some(why.clone()),
+            _ => None,
+        };
+        let zero_copy = (self.zero_copy != ZeroCopy::Off).then_some(ZeroCopyUse {
+            sends: self.zero_sends,
+            copied_share,
+            reason,
+        });
         let is_tcp = self.transport == Transport::Tcp;
         let unacknowledged = io.send_queue_bytes(link.socket).filter(|_| is_tcp);
         Sent {
@@ -430,16 +439,6 @@ impl Sender {
                 overdue + self.refused
             }
         }
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "a share")]
-    fn zero_copy_use(&self) -> ZeroCopyUse {
-        let reason = match &self.zero_copy {
-            ZeroCopy::GivenUp(why) => Some(why.clone()),
-            _ => None,
-        };
-        let copied_share = self.copied as f64 / self.released.max(1) as f64;
-        ZeroCopyUse { sends: self.zero_sends, copied_share, reason }
     }
 }
 

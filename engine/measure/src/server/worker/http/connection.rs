@@ -218,8 +218,8 @@ impl Connection {
             return 0;
         }
         let input = self.input.as_ref().map_or(0, |input| input.bytes());
-        let held = |held: &Box<Held>| size_of::<Held>() + held.reply.capacity();
-        let held = self.held.as_ref().map_or(0, held) as u64;
+        let held = self.held.as_ref();
+        let held = held.map_or(0, |held| size_of::<Held>() + held.reply.capacity()) as u64;
         let tail = if let Some(Tail::Own { end, .. }) = self.tail { u64::from(end) } else { 0 };
         let page = if self.page.is_some() { PAGE as u64 } else { 0 };
         let pending = self.pending.as_ref().map_or(0, |pending| pending.bytes());

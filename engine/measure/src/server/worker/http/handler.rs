@@ -83,8 +83,7 @@ pub(super) struct Queue {
 impl Queue {
     /// A request joins that arrived at `arrival`. Returns when it joins, which is not before any
     /// other that has, and when it departs; `None` where it would have to wait for too long. A
-    /// client that leaves is served all the same, so this bound alone keeps one client from filling
-    /// the queue for hours.
+    /// client that leaves is served all the same: this bound alone keeps the queue from filling up.
     pub(super) fn join(&mut self, arrival: Instant, service: Nanos) -> Option<(Instant, Instant)> {
         let arrival = arrival.max(self.last_arrival);
         if self.last_departure.since(arrival) > QUEUE_WAIT_MAX {
@@ -160,11 +159,11 @@ impl RequestHandler {
             if let Some(pending) = &conn.pending
                 && let Some(at) = pending.arrival
             {
-                if !self.has_room(conn, pending.request().echoes()) {
+                if !self.has_room(conn, pending.request.echoes()) {
                     break;
                 }
                 if let Some(pending) = conn.pending.take() {
-                    self.serve(conn, &pending.request(), at);
+                    self.serve(conn, &pending.request, at);
                 }
                 continue;
             }
@@ -188,18 +187,17 @@ impl RequestHandler {
                         self.serve(conn, &request, arrival(used));
                         continue;
                     }
-                    let mut pending = Box::new(Pending::new(&request));
-                    if head.last {
-                        pending.arrival = Some(arrival(used));
-                    } else if head.expects_continue && used == bytes.len() {
+                    if !head.last && head.expects_continue && used == bytes.len() {
                         let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
                         self.written.extend_from_slice(go_on);
                     }
-                    conn.pending = Some(pending);
+                    let arrival = head.last.then(|| arrival(used));
+                    let request = request.into_owned();
+                    conn.pending = Some(Box::new(Pending { request, arrival }));
                 }
                 Some(Event::Body { bytes: part, last }) => {
                     if let Some(pending) = &mut conn.pending {
-                        pending.body.extend_from_slice(part);
+                        pending.request.body.extend_from_slice(part);
                         pending.arrival = last.then(|| arrival(used));
                     }
                 }
@@ -253,7 +251,7 @@ impl RequestHandler {
     /// what came of the last one's.
     pub(super) fn refuse(&mut self, conn: &mut Connection, error: RequestError, head: &[u8]) {
         let is_head = match conn.pending.take() {
-            Some(pending) => pending.method == Method::Head,
+            Some(pending) => pending.request.method == Method::Head,
             // Line ends may precede it.
             None => head.trim_ascii_start().starts_with(b"HEAD "),
         };

@@ -36,16 +36,16 @@ pub(super) enum Method {
     Other,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Request<'a> {
     pub method: Method,
-    pub target: &'a str,
+    target: Cow<'a, str>,
     /// The client wants no other request answered on this connection.
-    pub close: bool,
+    close: bool,
     /// An HTTP/1.0 client that wants the connection kept must be told that it is.
-    pub tell_keep_alive: bool,
-    pub content_type: Option<&'a [u8]>,
-    pub body: &'a [u8],
+    tell_keep_alive: bool,
+    content_type: Option<Cow<'a, [u8]>>,
+    pub body: Vec<u8>,
 }
 
 impl<'a> Request<'a> {
@@ -59,60 +59,38 @@ impl<'a> Request<'a> {
                 _ => Method::Other,
             },
             // The reader lets ASCII through alone.
-            target: std::str::from_utf8(head.target).unwrap_or_default(),
+            target: Cow::Borrowed(std::str::from_utf8(head.target).unwrap_or_default()),
             close: !head.keep_alive,
             tell_keep_alive: head.is_1_0 && head.keep_alive,
-            content_type: head.content_type,
-            body: &[],
+            content_type: head.content_type.map(Cow::Borrowed),
+            body: Vec::new(),
         }
     }
 
     /// What of it may come back in the head of its response, bytes.
     pub(super) fn echoes(&self) -> usize {
-        self.target.len() + self.content_type.map_or(0, <[u8]>::len)
+        self.target.len() + self.content_type.as_ref().map_or(0, |mime| mime.len())
+    }
+
+    pub(super) fn into_owned(self) -> Request<'static> {
+        let target = Cow::Owned(self.target.into_owned());
+        let content_type = self.content_type.map(|mime| Cow::Owned(mime.into_owned()));
+        let Self { method, close, tell_keep_alive, body, .. } = self;
+        Request { method, target, close, tell_keep_alive, content_type, body }
     }
 }
 
 /// A request whose body is still coming, or for whose response there is no room yet.
 #[derive(Debug)]
 pub(super) struct Pending {
-    pub method: Method,
-    target: Box<str>,
-    close: bool,
-    tell_keep_alive: bool,
-    content_type: Option<Box<[u8]>>,
-    pub body: Vec<u8>,
+    pub request: Request<'static>,
     /// When it was whole; not yet, without.
     pub arrival: Option<Instant>,
 }
 
 impl Pending {
-    pub(super) fn new(request: &Request<'_>) -> Self {
-        Self {
-            method: request.method,
-            target: request.target.into(),
-            close: request.close,
-            tell_keep_alive: request.tell_keep_alive,
-            content_type: request.content_type.map(Into::into),
-            body: Vec::new(),
-            arrival: None,
-        }
-    }
-
-    pub(super) fn request(&self) -> Request<'_> {
-        Request {
-            method: self.method,
-            target: &self.target,
-            close: self.close,
-            tell_keep_alive: self.tell_keep_alive,
-            content_type: self.content_type.as_deref(),
-            body: &self.body,
-        }
-    }
-
     pub(super) fn bytes(&self) -> u64 {
-        let mime = self.content_type.as_ref().map_or(0, |mime| mime.len());
-        (size_of::<Self>() + self.target.len() + mime + self.body.capacity()) as u64
+        (size_of::<Self>() + self.request.echoes() + self.request.body.capacity()) as u64
     }
 }
 
@@ -123,8 +101,7 @@ pub(super) enum Ending {
     /// It is closed once all is sent: the client said that it sends nothing more.
     Last,
     /// As [`Ending::Last`], and what the client still sends is read for a while (RFC 9112 section
-    /// 9.6): closing over unread bytes would reset the connection, and the reset would overtake the
-    /// response.
+    /// 9.6): closing over unread bytes would send a reset, which would overtake the response.
     LastOfMore,
     /// The end was sent; it is closed when the client closes, or then.
     Lingering(Instant),
@@ -273,7 +250,7 @@ fn put<const N: usize>(into: &mut Vec<u8>, parts: [&[u8]; N]) {
 }
 
 pub(super) fn route(request: &Request<'_>, dice: &mut Xoshiro256PlusPlus) -> (Reply, Hold) {
-    let (path, query) = split(request.target);
+    let (path, query) = split(&request.target);
     let mut hold = Hold::Not;
     let is_read = matches!(request.method, Method::Get | Method::Head);
     let not_allowed = || Reply { headers: ALLOW.to_vec(), ..Reply::text(405, "only GET and HEAD") };
@@ -338,8 +315,8 @@ fn echo(request: &Request<'_>, query: Echo) -> Reply {
     let (body, of_body) = match query.size {
         Some(size) => (Body::Fill(size), Some(OCTETS)),
         None => (
-            Body::Bytes(request.body.to_vec()),
-            request.content_type.map(|mime| Cow::Owned(mime.to_vec())),
+            Body::Bytes(request.body.clone()),
+            request.content_type.as_ref().map(|mime| Cow::Owned(mime.to_vec())),
         ),
     };
     // The type that the body has comes before the one that the query names.
