@@ -117,10 +117,7 @@ impl Server {
     }
 
     /// Waits until the server has ended by itself, or `patience` is over: `None`, if it is still
-    /// there. What it ended with is told once.
-    ///
-    /// # Errors
-    /// What it ended by.
+    /// there. What it ended with is reported once.
     pub fn wait(&self, patience: Duration) -> Option<Result<()>> {
         match self.ended.recv_timeout(patience) {
             Ok(end) => Some(end),
@@ -131,10 +128,7 @@ impl Server {
         }
     }
 
-    /// Ends its sessions, which takes a few seconds at most, and waits for that.
-    ///
-    /// # Errors
-    /// As [`Server::wait`].
+    /// Ends its sessions, which takes a few seconds at most; fails with what the server ended by.
     pub fn stop(mut self) -> Result<()> {
         self.halt();
         self.wait(Duration::ZERO).unwrap_or(Ok(()))

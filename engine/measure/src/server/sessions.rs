@@ -52,8 +52,7 @@ struct RunCpus {
 }
 
 impl SessionStats {
-    /// Counts a session more, or one less. Returns whether it is the first of its run, or was the
-    /// last.
+    /// Counts a session more or less; returns whether it is the first of its run, or was the last.
     fn count(&mut self, cpu: u32, run: u64, by: i32) -> bool {
         let add = |count: &mut u32| {
             *count = count.checked_add_signed(by).expect("what leaves was counted");

@@ -159,19 +159,14 @@ impl Sender {
     /// A send failed: whether that was since the kernel does not cut it any more, as where the
     /// path's MTU has turned out to be smaller (`EMSGSIZE`, before Linux 6.14 `EINVAL`). From here
     /// on datagrams leave one by one.
-    pub(crate) fn handle_uncut(
-        &mut self,
-        io: &mut impl Driver,
-        link: &Link,
-        error: OpError,
-    ) -> bool {
-        let is_refusal = matches!(error, OpError::MessageTooLong | OpError::Invalid);
+    pub(crate) fn handle_uncut(&mut self, io: &mut impl Driver, link: &Link, why: OpError) -> bool {
+        let is_refusal = matches!(why, OpError::MessageTooLong | OpError::Invalid);
         if self.account.per_send == 1 || !is_refusal {
             return false;
         }
         let _ = io.set_option(link.socket, &SocketOption::Segmentation(0));
         self.account.per_send = 1;
-        self.account.per_send_reason = Some(format!("the kernel ceased to cut sends: {error}"));
+        self.account.per_send_reason = Some(format!("the kernel ceased to cut sends: {why}"));
         true
     }
 
