@@ -15,9 +15,11 @@ pub struct Constant {
     due: u64,
     fraction: u64,
     denominator: u64,
-    step: u64,
+    /// From one arrival of this worker to its next.
+    pub(crate) step: u64,
     step_fraction: u64,
-    gap: Nanos,
+    /// Between two arrivals of all workers, rounded down.
+    pub(super) gap: Nanos,
 }
 
 impl Constant {
@@ -35,19 +37,8 @@ impl Constant {
         };
         let (due, fraction) = split(share.worker);
         let (step, step_fraction) = split(share.workers);
-        Ok(Self {
-            due,
-            fraction,
-            denominator,
-            step,
-            step_fraction,
-            gap: Nanos(u64::try_from(numerator / wide).unwrap_or(u64::MAX)),
-        })
-    }
-
-    /// The gap between two arrivals of all workers, rounded down.
-    pub const fn gap(&self) -> Nanos {
-        self.gap
+        let gap = Nanos(u64::try_from(numerator / wide).unwrap_or(u64::MAX));
+        Ok(Self { due, fraction, denominator, step, step_fraction, gap })
     }
 
     /// `count` arrivals evenly spread over the time from `first` on, of which that one is the
@@ -64,18 +55,13 @@ impl Constant {
         }
     }
 
-    /// From one arrival of this worker to its next, rounded down.
-    pub(crate) const fn step(&self) -> Nanos {
-        Nanos(self.step)
-    }
-
     /// Passes over the arrivals that are due before `until`, and returns how many they were. It
     /// takes as long for a thousand million as for one.
     pub fn pass(&mut self, until: Nanos) -> u64 {
         self.pass_most(until, u64::MAX).count
     }
 
-    /// The same, over `most` arrivals at most; and tells when they were due.
+    /// The same, over `most` arrivals at most; returns when they were due as well.
     pub(crate) fn pass_most(&mut self, until: Nanos, most: u64) -> Passed {
         let (due, fraction, denominator) = (self.due, self.fraction, self.denominator);
         let wide = u128::from(denominator);
@@ -90,9 +76,7 @@ impl Constant {
             (due.saturating_add(whole), (passed % wide) as u64)
         };
         (self.due, self.fraction) = at(count);
-        let Some(before) = count.checked_sub(1) else {
-            return Passed::default();
-        };
+        let Some(before) = count.checked_sub(1) else { return Passed::default() };
         let whole_steps = u128::from(self.step) * (count * before / 2);
         let fractions = floor_sum(count, wide, self.step_fraction.into(), fraction.into());
         Passed {
@@ -124,7 +108,6 @@ impl Iterator for Constant {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Passed {
     pub(crate) count: u64,
-    /// When the last of them was due.
     pub(crate) last: Nanos,
     /// The sum of the offsets at which they were due.
     pub(crate) sum_ns: u128,
@@ -163,14 +146,15 @@ fn gap(rate_per_s: f64) -> (u128, u64) {
     let twos = mantissa.trailing_zeros();
     let shift = -exponent - i32::try_from(twos).expect("at most 52");
     let denominator = mantissa >> twos;
-    u32::try_from(shift).map_or_else(
-        |_| (SECOND, denominator << shift.unsigned_abs()),
-        |shift| (SECOND << shift, denominator),
-    )
+    match u32::try_from(shift) {
+        Ok(shift) => (SECOND << shift, denominator),
+        Err(_) => (SECOND, denominator << shift.unsigned_abs()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::RATE_MIN_PER_S;
     use super::*;
     use proptest::prelude::*;
 
@@ -182,17 +166,10 @@ mod tests {
 
     #[test]
     fn a_million_arrivals_are_exact() {
-        for (rate, numerator, denominator) in [
-            (1.0, 1, 1),
-            (3.0, 3, 1),
-            (7.0, 7, 1),
-            (2.5, 5, 2),
-            (0.375, 3, 8),
-            (1_000.0, 1_000, 1),
-            (333_333.0, 333_333, 1),
-            (999_999_937.0, 999_999_937, 1),
-            (1e9, 1_000_000_000, 1),
-        ] {
+        let whole = [1, 3, 7, 333, 1_000, 333_333, 999_999_937, 1_000_000_000];
+        let whole = whole.map(|rate| (rate as f64, rate, 1));
+        for (rate, numerator, denominator) in whole.into_iter().chain([(2.5, 5, 2), (0.375, 3, 8)])
+        {
             let mut last = 0;
             for (k, due) in (0..1_000_000).zip(Constant::new(rate, Share::WHOLE).unwrap()) {
                 assert_eq!(due.0, truth(k, numerator, denominator), "{rate} {k}");
@@ -205,24 +182,15 @@ mod tests {
     }
 
     #[test]
-    fn no_drift_in_a_million_hours() {
+    fn slow_rates_do_not_drift_for_many_workers_either() {
         // One per hour, as a double: after k arrivals the offset is right to the double's own
         // precision.
-        let hourly = 1.0 / 3_600.0;
-        let due = Constant::new(hourly, Share::WHOLE).unwrap().nth(1_000_000).unwrap();
-        let expected = 1e6 * 3_600.0 * 1e9;
-        assert!((due.0 as f64 / expected - 1.0).abs() < 1e-15, "{}", due.0);
-    }
-
-    #[test]
-    fn the_slowest_rate_is_scheduled_for_many_workers() {
-        let due: Vec<_> = Constant::new(super::super::RATE_MIN_PER_S, Share::new(4095, 4096))
-            .unwrap()
-            .take(2)
-            .map(|n| n.0)
-            .collect();
-        assert!((due[0] as f64 / 4095e15 - 1.0).abs() < 1e-15);
-        assert!((due[1] as f64 / 8191e15 - 1.0).abs() < 1e-15);
+        let due = Constant::new(1.0 / 3_600.0, Share::WHOLE).unwrap().nth(1_000_000).unwrap();
+        assert!((due.0 as f64 / (1e6 * 3_600.0 * 1e9) - 1.0).abs() < 1e-15, "{}", due.0);
+        let mut slowest = Constant::new(RATE_MIN_PER_S, Share::new(4095, 4096)).unwrap();
+        for expected in [4095e15, 8191e15] {
+            assert!((slowest.next().unwrap().0 as f64 / expected - 1.0).abs() < 1e-15);
+        }
     }
 
     proptest! {

@@ -12,24 +12,21 @@ use tare_units::Nanos;
 use tare_units::error::{Error, Result};
 
 mod constant;
-mod poisson;
-mod shaped;
+mod drawn;
 
-pub(crate) use constant::{Constant, Passed};
-use poisson::Poisson;
-use shaped::Shaped;
+pub(crate) use constant::Constant;
+use drawn::{Poisson, Shaped};
 
-/// Slowest rate of a schedule, per second: one in eleven days.
-pub(crate) const RATE_MIN_PER_S: f64 = 1e-6;
-/// Fastest rate of a schedule, per second: one in each nanosecond, the unit of time here.
-pub(crate) const RATE_MAX_PER_S: f64 = 1e9;
+/// Slowest rate of a schedule, per second: one in eleven days; and the fastest: one in each
+/// nanosecond, the unit of time here.
+const RATE_MIN_PER_S: f64 = 1e-6;
+const RATE_MAX_PER_S: f64 = 1e9;
 /// Fastest rate of requests, per second. Workers walk along their arrivals twice, at 2 to 20 ns
 /// each: at a rate far beyond this one they would fall behind the clock.
 pub(crate) const ARRIVALS_MAX_PER_S: f64 = 2e7;
 
-/// The most that jittered arrivals are off their places, as a share of the gap: beyond it they
-/// would overtake each other.
-pub(crate) const JITTER_MAX: f64 = 0.5;
+/// Jittered arrivals are off by at most this share of the gap: else they overtake each other.
+const JITTER_MAX: f64 = 0.5;
 
 /// Where only `jitter` is typed.
 const JITTER_DEFAULT: f64 = 0.1;
@@ -42,14 +39,12 @@ pub enum Arrivals {
     Constant,
     /// Exponentially: what many independent users amount to.
     Poisson,
-    /// Alike, but each arrival off its place, evenly distributed, by up to this share of the gap
-    /// either way, 0 to 0.5.
+    /// Alike, but each evenly distributed up to this share of the gap off its place, 0 to 0.5.
     Jitter(f64),
 }
 
 impl Arrivals {
     /// The name in flags and results, without the share of jitter.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Constant => "constant",
@@ -62,9 +57,7 @@ impl Arrivals {
 impl fmt::Display for Arrivals {
     /// Prints as it parses: `constant`, `poisson`, `jitter:10%`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self::Jitter(share) = self else {
-            return f.pad(self.name());
-        };
+        let Self::Jitter(share) = self else { return f.pad(self.name()) };
         // 0.07 · 100 is a little more than 7.
         let percent = (share * 1e11).round() / 1e9;
         f.pad(&format!("jitter:{percent}%"))
@@ -87,12 +80,11 @@ impl FromStr for Arrivals {
             "jitter" => return Ok(Self::Jitter(JITTER_DEFAULT)),
             text => text.strip_prefix("jitter:").ok_or_else(|| refuse("are unknown"))?,
         };
-        let number = percent
-            .strip_suffix('%')
-            .map(str::trim)
-            .ok_or_else(|| refuse("have no share in percent"))?;
-        let digits = number.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-        let share = number.parse::<f64>().ok().filter(|_| digits);
+        let number = percent.strip_suffix('%').map(str::trim).filter(|number| {
+            // No sign, no exponent, and no `inf`.
+            number.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+        });
+        let share = number.and_then(|number| number.parse::<f64>().ok());
         let share = share.ok_or_else(|| refuse("have no share in percent"))? / 100.0;
         if share > JITTER_MAX {
             return Err(refuse("would overtake each other: half of the gap, 50 %, is the most"));
@@ -116,7 +108,6 @@ pub struct Load {
 
 impl Load {
     /// The same rate for ever.
-    #[must_use]
     pub const fn steady(rate_per_s: f64) -> Self {
         Self { from_per_s: rate_per_s, to_per_s: rate_per_s, hold: Nanos::ZERO, ramp: Nanos::ZERO }
     }
@@ -137,14 +128,12 @@ impl Share {
     ///
     /// # Panics
     /// When there is no such worker.
-    #[must_use]
     pub const fn new(worker: u32, workers: u32) -> Self {
         assert!(worker < workers, "worker numbers are below their count");
         Self { worker, workers }
     }
 
     /// How many of the first `count` arrivals (or operations, or connections) are this worker's.
-    #[must_use]
     pub const fn of(self, count: u64) -> u64 {
         let (worker, workers) = (self.worker as u64, self.workers as u64);
         count / workers + (worker < count % workers) as u64
@@ -177,24 +166,22 @@ impl Schedule {
         }
     }
 
-    /// Equal gaps at `rate_per_s` over all workers.
+    /// Equal gaps, with a first arrival at once.
     pub fn constant(rate_per_s: f64, share: Share) -> Result<Self> {
         Constant::new(rate_per_s, share).map(Self::Constant)
     }
 
-    /// A Poisson process of `rate_per_s` over all workers, the same for all workers with the same
-    /// `seed`.
+    /// The Poisson process that `seed` defines.
     pub fn poisson(rate_per_s: f64, seed: u64, share: Share) -> Result<Self> {
         Poisson::new(rate_per_s, seed, share).map(Self::Poisson)
     }
 
-    /// How many arrivals are drawn for one of this worker, at some 10 ns each; none where they need
-    /// no visit to be counted.
+    /// How many arrivals are drawn for one of this worker, at 10 ns each; none if just counted.
     pub(crate) const fn draws(&self) -> u64 {
         match self {
             Self::Constant(_) => 0,
-            Self::Poisson(poisson) => poisson.workers(),
-            Self::Shaped(shaped) => shaped.workers(),
+            Self::Poisson(poisson) => poisson.workers as u64,
+            Self::Shaped(shaped) => shaped.workers as u64,
         }
     }
 
@@ -202,9 +189,9 @@ impl Schedule {
     /// gap where the first is due at once, nothing where each comes after a gap.
     pub(crate) const fn gap_behind(&self) -> Nanos {
         match self {
-            Self::Constant(constant) => constant.gap(),
+            Self::Constant(constant) => constant.gap,
             Self::Poisson(_) => Nanos::ZERO,
-            Self::Shaped(shaped) => shaped.gap_behind(),
+            Self::Shaped(shaped) => shaped.gap_behind,
         }
     }
 }

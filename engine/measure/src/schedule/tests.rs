@@ -1,7 +1,5 @@
 use super::*;
 
-const SECOND: u64 = 1_000_000_000;
-
 /// The Anderson–Darling statistic of `sample` against the uniform distribution on 0 to 1 (Anderson
 /// and Darling 1954).
 #[expect(clippy::cast_precision_loss, reason = "sample sizes are small")]
@@ -18,12 +16,8 @@ fn anderson_darling(mut sample: Vec<f64>) -> f64 {
 const CRITICAL: f64 = 3.857;
 
 fn load(from: f64, to: f64, hold_s: u64, ramp_s: u64) -> Load {
-    Load {
-        from_per_s: from,
-        to_per_s: to,
-        hold: Nanos::from_secs(hold_s),
-        ramp: Nanos::from_secs(ramp_s),
-    }
+    let (hold, ramp) = (Nanos::from_secs(hold_s), Nanos::from_secs(ramp_s));
+    Load { from_per_s: from, to_per_s: to, hold, ramp }
 }
 
 /// Arrivals until `t`, from the rate's integral.
@@ -54,25 +48,25 @@ fn equal_loads_take_the_exact_schedules() {
     let flat = load(7.0, 7.0, 1, 5);
     assert!(whole(&flat, Arrivals::Constant, 3) == Schedule::constant(7.0, Share::WHOLE).unwrap());
     assert!(whole(&flat, Arrivals::Poisson, 3) == Schedule::poisson(7.0, 3, Share::WHOLE).unwrap());
-    let gaps = whole(&load(333.0, 333.0, 0, 0), Arrivals::Constant, 1);
-    for (k, due) in (0..1_000_000u64).zip(gaps) {
-        assert_eq!(due.0, k * SECOND / 333, "{k}");
-    }
 }
 
 #[test]
 fn exponential_gaps_pass_the_test_of_anderson_and_darling() {
-    for (rate, seed) in [(1_000.0, 1), (0.5, 2), (20_000.0, 3), (60.0, 4)] {
+    const N: usize = 100_000;
+    for (rate, seed) in [(1_000.0, 1), (0.5, 2), (20_000.0, 3), (60.0, 4), (150_000.0, 3)] {
         let mut last = 0;
-        let gaps = whole(&load(rate, rate, 0, 0), Arrivals::Poisson, seed)
-            .take(20_000)
-            .map(|due| {
-                let gap = (due.0 - last) as f64;
-                last = due.0;
-                -(-gap.max(0.5) * rate / 1e9).exp_m1()
-            })
+        let gaps: Vec<f64> = whole(&load(rate, rate, 0, 0), Arrivals::Poisson, seed)
+            .take(N)
+            .map(|due| (due.0 - std::mem::replace(&mut last, due.0)) as f64 * rate / 1e9)
             .collect();
-        let statistic = anderson_darling(gaps);
+        let root = (N as f64).sqrt();
+        let mean = gaps.iter().sum::<f64>() / N as f64;
+        assert!((mean - 1.0).abs() < 4.0 / root, "{mean}");
+        let lagged = gaps.windows(2).map(|w| (w[0] - 1.0) * (w[1] - 1.0)).sum::<f64>() / N as f64;
+        assert!(lagged.abs() < 4.0 / root, "{lagged}");
+        // Half a nanosecond is the rounding of the instant.
+        let least = 0.5 * rate / 1e9;
+        let statistic = anderson_darling(gaps.iter().map(|g| -(-g.max(least)).exp_m1()).collect());
         assert!(statistic < CRITICAL, "{rate}: {statistic}");
     }
 }
@@ -165,20 +159,6 @@ fn the_union_over_workers_is_the_whole() {
 }
 
 #[test]
-fn loads_out_of_range_are_refused_with_advice() {
-    for (load, arrivals) in [
-        (load(0.0, 10.0, 0, 1), Arrivals::Constant),
-        (load(10.0, f64::NAN, 0, 1), Arrivals::Poisson),
-        (load(10.0, 2e9, 0, 1), Arrivals::Jitter(0.1)),
-        (load(10.0, 10.0, 0, 1), Arrivals::Jitter(0.51)),
-        (load(10.0, 10.0, 0, 1), Arrivals::Jitter(f64::NAN)),
-    ] {
-        let error = Schedule::new(&load, arrivals, 1, Share::WHOLE).unwrap_err();
-        assert!(error.advice().is_some(), "{load:?}");
-    }
-}
-
-#[test]
 fn shares_add_up_to_the_whole() {
     for (count, workers) in [(0, 1), (1, 4), (7, 3), (64, 64), (1_000_003, 7)] {
         let sum: u64 = (0..workers).map(|w| Share::new(w, workers).of(count)).sum();
@@ -189,12 +169,21 @@ fn shares_add_up_to_the_whole() {
 }
 
 #[test]
-fn rates_that_make_no_sense_are_refused_with_advice() {
+fn what_cannot_be_scheduled_is_refused_with_advice() {
+    for (load, arrivals) in [
+        (load(0.0, 10.0, 0, 1), Arrivals::Constant),
+        (load(10.0, f64::NAN, 0, 1), Arrivals::Poisson),
+        (load(10.0, 2e9, 0, 1), Arrivals::Jitter(0.1)),
+        (load(10.0, 10.0, 0, 1), Arrivals::Jitter(0.51)),
+        (load(10.0, 10.0, 0, 1), Arrivals::Jitter(f64::NAN)),
+    ] {
+        let error = Schedule::new(&load, arrivals, 1, Share::WHOLE).unwrap_err();
+        assert!(error.advice().is_some(), "{load:?}");
+    }
     for rate in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-7, 1.1e9] {
-        for schedule in
-            [Schedule::constant(rate, Share::WHOLE), Schedule::poisson(rate, 1, Share::WHOLE)]
-        {
-            let error = schedule.unwrap_err();
+        let (constant, poisson) =
+            (Schedule::constant(rate, Share::WHOLE), Schedule::poisson(rate, 1, Share::WHOLE));
+        for error in [constant.unwrap_err(), poisson.unwrap_err()] {
             assert_eq!(error.fault(), tare_units::error::Fault::Usage);
             assert!(error.advice().is_some_and(|a| a.contains("for example")));
         }
@@ -231,21 +220,10 @@ fn arrivals_parse_and_print() {
 
 #[test]
 fn other_arrivals_are_refused_with_advice() {
-    for text in [
-        "",
-        "Poisson",
-        "uniform",
-        "jitter:",
-        "jitter:10",
-        "jitter:%",
-        "jitter:51%",
-        "jitter:-1%",
-        "jitter:1e1%",
-        "jitter:nan%",
-        "jitter:inf%",
-        "jitter:1.2.3%",
-        "jitter 10%",
-    ] {
+    let words = ["", "Poisson", "uniform", "jitter:", "jitter:10", "jitter 10%"];
+    let shares = ["%", "51%", "-1%", "1e1%", "nan%", "inf%", "1.2.3%"];
+    let shares = shares.map(|share| format!("jitter:{share}"));
+    for text in words.into_iter().chain(shares.iter().map(String::as_str)) {
         let error = text.parse::<Arrivals>().expect_err(text);
         assert!(error.advice().is_some_and(|advice| advice.contains("jitter:10%")), "{text}");
     }

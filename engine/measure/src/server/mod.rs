@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tare_units::control::Interrupt;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
@@ -23,6 +22,7 @@ use tare_driver::epoll::EpollDriver;
 use tare_driver::sys::rlimit;
 use tare_driver::{DriverError, OpError};
 use tare_host::veth::VethNamespace;
+use tare_units::control::Interrupt;
 use tare_units::error::{Error, Result};
 use tare_units::limits::HTTP_TURNED_AWAY_MAX;
 
@@ -67,27 +67,22 @@ impl Server {
         let dispatcher = Dispatcher::new(plan, avoid, Arc::clone(&stopping), log)?;
         let plan = plan.clone();
         let run = move || {
-            let outcome = Self::run_front(&plan, dispatcher, &ready_tx);
-            if let Err(error) = &outcome {
-                let _ = ready_tx.try_send(Err(error.clone()));
-            }
-            let _ = ended_tx.try_send(outcome);
+            let _ = ended_tx.try_send(Self::run_front(&plan, dispatcher, &ready_tx));
+            drop(ready_tx);
         };
         let front = std::thread::scope(|scope| {
             // A thread inherits the network namespace of its maker.
-            let spawn =
-                move || std::thread::Builder::new().name("tare-front".to_owned()).spawn(run);
             let in_place = scope.spawn(move || {
-                if let Some(namespace) = namespace {
-                    namespace.enter_on_this_thread()?;
-                }
-                spawn().map_err(|e| Error::environment(format!("no thread for the server: {e}")))
+                namespace.map_or(Ok(()), VethNamespace::enter_on_this_thread)?;
+                let front = std::thread::Builder::new().name("tare-front".to_owned());
+                let no_thread = |e| Error::environment(format!("no thread for the server: {e}"));
+                front.spawn(run).map_err(no_thread)
             });
             in_place.join().unwrap_or_else(|_| Err(Error::bug("starting the server panicked")))
         })?;
-        let addresses = match ready.recv() {
-            Ok(answer) => answer?,
-            Err(_) => return Err(Error::bug("the server's front ended before it was ready")),
+        let Ok(addresses) = ready.recv() else {
+            let silent = || Err(Error::bug("the server's front ended before it was ready"));
+            return ended.recv().ok().and_then(Result::err).map_or_else(silent, Err);
         };
         Ok(Self { addresses, stopping, ended, front: Some(front) })
     }
@@ -95,7 +90,7 @@ impl Server {
     fn run_front(
         plan: &ServePlan,
         dispatcher: Dispatcher,
-        ready: &Sender<Result<Vec<SocketAddr>>>,
+        ready: &Sender<Vec<SocketAddr>>,
     ) -> Result<()> {
         let unable = |e: DriverError| Error::environment(format!("the server cannot run: {e}"));
         let mut driver = EpollDriver::new().map_err(unable)?;
@@ -105,11 +100,9 @@ impl Server {
         if let Some(http) = &plan.http {
             front = front.with_http(http.connections_max, plan.idle_timeout);
         }
-        let mut addresses = Vec::new();
-        for &address in &plan.listen {
-            addresses.push(listen(&mut front, &mut driver, address, plan.listen_is_default)?);
-        }
-        let _ = ready.try_send(Ok(addresses));
+        let listen = |&address| listen(&mut front, &mut driver, address, plan.listen_is_default);
+        let addresses = plan.listen.iter().map(listen).collect::<Result<_>>()?;
+        let _ = ready.try_send(addresses);
         let mut worker = Worker::new(driver, MonotonicClock, front);
         let end = worker.run_until(<Acceptor<Dispatcher> as Role<EpollDriver>>::is_finished);
         let (driver, front, _) = worker.into_parts();
@@ -119,17 +112,12 @@ impl Server {
     }
 
     /// The addresses served.
-    #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
     /// Waits until the server has ended by itself, or `patience` is over: `None`, if it is still
-    /// there. What it ended with is told once.
-    ///
-    /// # Errors
-    /// What it ended by.
-    #[must_use]
+    /// there. What it ended with is reported once.
     pub fn wait(&self, patience: Duration) -> Option<Result<()>> {
         match self.ended.recv_timeout(patience) {
             Ok(end) => Some(end),
@@ -140,10 +128,7 @@ impl Server {
         }
     }
 
-    /// Ends its sessions, which takes a few seconds at most, and waits for that.
-    ///
-    /// # Errors
-    /// As [`Server::wait`].
+    /// Ends its sessions, which takes a few seconds at most; fails with what the server ended by.
     pub fn stop(mut self) -> Result<()> {
         self.halt();
         self.wait(Duration::ZERO).unwrap_or(Ok(()))

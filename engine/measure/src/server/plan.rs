@@ -11,7 +11,7 @@ use tare_units::limits::HTTP_CONNECTIONS_MAX;
 use crate::server::worker::http::Stall;
 
 /// A server, and what it allows its clients.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct ServePlan {
     /// Addresses to listen on, TCP and UDP each.
     pub listen: Vec<SocketAddr>,

@@ -22,7 +22,6 @@ pub(super) struct SessionTable(Mutex<SessionStats>);
 struct SessionStats {
     alive: u32,
     memory_bytes: u64,
-    /// Sessions by CPU and run.
     places: HashMap<(u32, u64), u32>,
     /// What each CPU has to do. It follows from `places` and `runs`, and is kept beside them so
     /// that the time that a hello takes does not grow with the number of sessions.
@@ -33,7 +32,6 @@ struct SessionStats {
     /// were left, so that the search costs each new run the same.
     forget_at: usize,
     first_run: Option<u64>,
-    /// The longest pause that the first run's sessions announced.
     first_run_gap: Nanos,
     first_run_left_at: Option<Instant>,
 }
@@ -54,41 +52,24 @@ struct RunCpus {
 }
 
 impl SessionStats {
-    fn add(&mut self, cpu: u32, run: u64) {
-        *self.places.entry((cpu, run)).or_default() += 1;
-        self.loads.entry(cpu).or_default().sessions += 1;
-        let of_run = self.runs.entry(run).or_default();
-        of_run.sessions += 1;
-        if of_run.sessions == 1 {
-            for &cpu in &of_run.cpus {
-                self.loads.entry(cpu).or_default().runs += 1;
-            }
-        }
-    }
-
-    /// A session that was counted is over. Returns whether it was the last of its run.
-    fn remove(&mut self, cpu: u32, run: u64) -> bool {
-        if let Some(sessions) = self.places.get_mut(&(cpu, run)) {
-            *sessions -= 1;
-            if *sessions == 0 {
-                self.places.remove(&(cpu, run));
-            }
-        }
-        if let Some(load) = self.loads.get_mut(&cpu) {
-            load.sessions -= 1;
-        }
-        let Some(of_run) = self.runs.get_mut(&run) else {
-            return true;
+    /// Counts a session more or less; returns whether it is the first of its run, or was the last.
+    fn count(&mut self, cpu: u32, run: u64, by: i32) -> bool {
+        let add = |count: &mut u32| {
+            *count = count.checked_add_signed(by).expect("what leaves was counted");
+            *count
         };
-        of_run.sessions -= 1;
-        if of_run.sessions == 0 {
+        if add(self.places.entry((cpu, run)).or_default()) == 0 {
+            self.places.remove(&(cpu, run));
+        }
+        add(&mut self.loads.entry(cpu).or_default().sessions);
+        let of_run = self.runs.entry(run).or_default();
+        let turns = add(&mut of_run.sessions) == u32::from(by > 0);
+        if turns {
             for cpu in &of_run.cpus {
-                if let Some(load) = self.loads.get_mut(cpu) {
-                    load.runs -= 1;
-                }
+                add(&mut self.loads.entry(*cpu).or_default().runs);
             }
         }
-        of_run.sessions == 0
+        turns
     }
 
     /// Sessions of other runs on `cpu`.
@@ -106,7 +87,6 @@ impl SessionStats {
         self.others_on(cpu, run).saturating_add(others)
     }
 
-    /// Forgets runs without a session, when there are many of them.
     fn forget(&mut self) {
         if self.runs.len() >= self.forget_at.max(RUNS_REMEMBERED) {
             self.runs.retain(|_, of_run| of_run.sessions > 0);
@@ -148,7 +128,7 @@ impl SessionTable {
         let mut stats = self.stats();
         stats.alive += 1;
         stats.memory_bytes += bytes;
-        stats.add(cpu, run);
+        stats.count(cpu, run, 1);
         if *stats.first_run.get_or_insert(run) == run {
             stats.first_run_left_at = None;
             stats.first_run_gap = stats.first_run_gap.max(Nanos(hello.gap_ns));
@@ -165,7 +145,6 @@ impl SessionTable {
         stats.first_run_left_at.is_some_and(|at| now.since(at) > grace)
     }
 
-    /// Sessions of other runs on `cpu`.
     pub(super) fn others_on(&self, cpu: u32, run: u64) -> u32 {
         self.stats().others_on(cpu, run)
     }
@@ -218,7 +197,7 @@ impl Drop for SessionPermit {
         let mut stats = self.table.stats();
         stats.alive -= 1;
         stats.memory_bytes -= self.bytes;
-        let is_last = stats.remove(self.cpu, self.run);
+        let is_last = stats.count(self.cpu, self.run, -1);
         if is_last && stats.first_run == Some(self.run) {
             stats.first_run_left_at = Some(MonotonicClock.now());
         }
@@ -228,15 +207,9 @@ impl Drop for SessionPermit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::worker::session::tests::hello;
     use tare_host::usage::thread_usage;
-
-    fn hello(run: u64, workers: usize) -> Hello {
-        serde_json::from_value(serde_json::json!({
-            "run_id": format!("{run:016x}"), "test": "ping_pong", "transport": "tcp", "size_bytes": 64,
-            "wait": "block", "timeout_ns": 1, "cpus": vec![0; workers],
-        }))
-        .unwrap()
-    }
+    use tare_units::text::Id;
 
     fn machine(count: u32) -> Cpus {
         let mut cpus = Cpus::default();
@@ -244,14 +217,20 @@ mod tests {
         cpus
     }
 
+    /// The hello of a run with so many workers.
+    fn of(run: u64, workers: usize) -> Hello {
+        Hello { run_id: Id(run), cpus: vec![0; workers], ..hello() }
+    }
+
+    fn admit(table: &Arc<SessionTable>, hello: &Hello, cpus: &Cpus) -> (u32, SessionPermit) {
+        let cpu = table.place(hello, cpus, &[], None);
+        (cpu, table.enter(hello, cpu, 1))
+    }
+
     #[test]
     fn two_clients_at_once_get_different_cpus() {
         let (table, cpus) = (Arc::new(SessionTable::default()), machine(3));
-        let place = |run| {
-            let hello = hello(run, 1);
-            let cpu = table.place(&hello, &cpus, &[], None);
-            (cpu, table.enter(&hello, cpu, 1))
-        };
+        let place = |run| admit(&table, &of(run, 1), &cpus);
         let (a, _held_a) = place(1);
         let (b, held_b) = place(2);
         let (c, _held_c) = place(3);
@@ -271,22 +250,15 @@ mod tests {
     #[test]
     fn sessions_go_round_their_runs_cpus_whoever_comes_between() {
         let (table, cpus) = (Arc::new(SessionTable::default()), machine(4));
-        let mut held = Vec::new();
-        let mut place = |run| {
-            let hello = hello(run, 2);
-            let cpu = table.place(&hello, &cpus, &[], None);
-            held.push(table.enter(&hello, cpu, 1));
-            cpu
-        };
-        let order: Vec<u32> = [1, 2, 1, 2, 1, 1, 2].map(&mut place).to_vec();
-        assert_eq!(order, [3, 1, 2, 0, 3, 2, 1]);
+        let held = [1, 2, 1, 2, 1, 1, 2].map(|run| admit(&table, &of(run, 2), &cpus));
+        assert_eq!(held.map(|(cpu, _)| cpu), [3, 1, 2, 0, 3, 2, 1]);
     }
 
     #[test]
     fn the_clients_own_cpus_are_the_last_resort() {
         let table = Arc::new(SessionTable::default());
         let place = |run, avoid: &[u32]| {
-            let hello = hello(run, 2);
+            let hello = of(run, 2);
             let cpu = table.place(&hello, &machine(3), avoid, None);
             (cpu, table.enter(&hello, cpu, 1))
         };
@@ -301,7 +273,7 @@ mod tests {
     fn what_is_remembered_is_bounded() {
         let table = Arc::new(SessionTable::default());
         for run in 0..1_000 {
-            table.place(&hello(run, 1), &machine(2), &[], None);
+            table.place(&of(run, 1), &machine(2), &[], None);
         }
         let stats = table.stats();
         assert!(stats.runs.len() <= RUNS_REMEMBERED);
@@ -312,29 +284,23 @@ mod tests {
     /// of several, so that what else the machine does has no say.
     fn admission_ns(alive: u64) -> u64 {
         let (table, cpus) = (Arc::new(SessionTable::default()), machine(8));
-        let admit = |run| {
-            let hello = hello(run, 2);
-            let cpu = table.place(&hello, &cpus, &[], None);
-            table.enter(&hello, cpu, 1)
-        };
-        let _held: Vec<SessionPermit> = (0..alive).map(admit).collect();
+        let admit = |run| admit(&table, &of(run, 2), &cpus);
+        let _held: Vec<_> = (0..alive).map(admit).collect();
         let spent = || {
             let used = thread_usage();
             used.user_ns + used.system_ns
         };
-        let mut rounds: Vec<u64> = Vec::new();
-        for round in 0..8 {
+        let rounds = (0..8).map(|round| {
             let before = spent();
-            let held: Vec<SessionPermit> =
-                (0..100).map(|n| admit(u64::MAX - 100 * round - n)).collect();
-            rounds.push(spent() - before);
+            let held: Vec<_> = (0..100).map(|n| admit(u64::MAX - 100 * round - n)).collect();
+            let spent = spent() - before;
             drop(held);
-        }
-        rounds.into_iter().min().unwrap_or(0) / 100
+            spent
+        });
+        rounds.min().unwrap_or(0) / 100
     }
 
-    /// Searching all sessions for every CPU took a thousand times as long beside four thousand
-    /// runs.
+    /// A search of all sessions for every CPU took a thousand times as long beside 4,000 runs.
     #[test]
     fn a_hello_costs_the_same_beside_four_thousand_runs() {
         let (few, many) = (admission_ns(4), admission_ns(4_000));
@@ -352,9 +318,7 @@ mod tests {
             if drops && !held.is_empty() {
                 held.swap_remove((dice >> 20) as usize % held.len());
             } else {
-                let hello = hello(run, 1 + run as usize % 3);
-                let cpu = table.place(&hello, &machine(4), &[], None);
-                held.push(table.enter(&hello, cpu, 1));
+                held.push(admit(&table, &of(run, 1 + run as usize % 3), &machine(4)).1);
             }
             let stats = table.stats();
             for cpu in 0..4 {
@@ -378,7 +342,7 @@ mod tests {
     #[test]
     fn memory_is_counted_and_given_back() {
         let table = Arc::new(SessionTable::default());
-        let hello = hello(1, 1);
+        let hello = of(1, 1);
         let large = 32 << 20;
         let mut held = Vec::new();
         while table.check(u32::MAX, large).is_ok() {
@@ -404,7 +368,7 @@ mod tests {
         let over_after = |gap: Nanos, most: Nanos| {
             let table = Arc::new(SessionTable::default());
             assert!(!table.is_over(Instant::FAR_FUTURE, most), "nobody came yet");
-            let mut hello = hello(1, 1);
+            let mut hello = of(1, 1);
             hello.gap_ns = gap.0;
             let permit = table.enter(&hello, 0, 1);
             assert!(!table.is_over(Instant::FAR_FUTURE, most));

@@ -1,6 +1,5 @@
 //! The threads beside the front: each runs a role on a CPU.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -12,12 +11,12 @@ use crate::run::backend::{self, AnyDriver};
 use crate::run::instrument;
 use crate::server::worker::Meter;
 use crate::server::worker::http::StampClock;
-use crate::worker::{Role, TurnCounters, Worker};
+use crate::worker::{self, Role, TurnCounters, Worker};
 use tare_driver::clock::{ClockQuality, MonotonicClock, RealtimeOffset};
 use tare_driver::epoll::EpollDriver;
 use tare_driver::sys::affinity;
 use tare_driver::uring::UringDriver;
-use tare_driver::{Backend, Driver, DriverError, Waker};
+use tare_driver::{Backend, Driver, Waker};
 use tare_host::tuning;
 use tare_host::usage::{CpuTimes, DisturbanceProbe, RunQueue};
 use tare_stats::result::{CpuUse, Instrument};
@@ -70,10 +69,8 @@ impl<I> WorkerThread<I> {
                 log("worker", &format!("{who} has ended: {error}"));
             }
         };
-        let thread = std::thread::Builder::new()
-            .name(name)
-            .spawn(body)
-            .map_err(|e| Error::environment(format!("no thread for {who}: {e}")))?;
+        let thread = std::thread::Builder::new().name(name).spawn(body);
+        let thread = thread.map_err(|e| Error::environment(format!("no thread for {who}: {e}")))?;
         match started.recv() {
             Ok(Ok(waker)) => Ok(Self { cpu, inbox, waker, thread }),
             Ok(Err(error)) => Err(backend::unopened(backend, &error)),
@@ -81,7 +78,6 @@ impl<I> WorkerThread<I> {
         }
     }
 
-    /// Has it look into its inbox.
     pub(super) fn wake(&self) {
         self.waker.wake();
     }
@@ -98,13 +94,9 @@ impl<I> WorkerThread<I> {
     }
 }
 
-type Started = Sender<std::result::Result<Waker, DriverError>>;
+type Started = Sender<worker::Result<Waker>>;
 
-fn run<D, R>(driver: D, role: R, started: &Started) -> std::result::Result<(), DriverError>
-where
-    D: Driver<Socket = OwnedFd>,
-    R: Role<D>,
-{
+fn run<D: Driver, R: Role<D>>(driver: D, role: R, started: &Started) -> worker::Result {
     let _ = started.try_send(Ok(driver.waker()));
     Worker::new(driver, MonotonicClock, role).run_until(R::is_finished)
 }

@@ -48,10 +48,7 @@ impl TurnCounters {
     pub(crate) fn reset(&mut self) {
         self.turns.reset();
         self.gaps.reset();
-        self.turn_max = Nanos::ZERO;
-        self.elapsed = Nanos::ZERO;
-        self.busy = Nanos::ZERO;
-        self.polled = Nanos::ZERO;
+        (self.turn_max, self.elapsed, self.busy, self.polled) = Default::default();
         self.frozen = false;
     }
 
@@ -125,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn polls_that_found_nothing_are_no_work() {
+    fn polls_that_found_nothing_and_waits_for_the_cpu_are_no_work() {
         let mut counters = TurnCounters::default();
         for turn in 0..100 {
             let long = Nanos::from_micros(1);
@@ -133,21 +130,18 @@ mod tests {
         }
         assert_eq!(counters.polled, Nanos::from_micros(90));
         let used = CpuTimes { user_ns: 95_000, ..CpuTimes::default() };
-        let share = |wait| counters.busy_share_of(wait, &used, Nanos::from_micros(100));
-        assert!((share(WaitMode::Hybrid) - 0.1).abs() < 1e-9);
-        assert!((share(WaitMode::Spin) - 0.1).abs() < 1e-9);
-        assert!((share(WaitMode::Block) - 0.95).abs() < 1e-9);
-    }
-
-    #[test]
-    fn a_cpu_that_was_waited_for_was_not_polled_on() {
+        for (wait, share) in
+            [(WaitMode::Hybrid, 0.1), (WaitMode::Spin, 0.1), (WaitMode::Block, 0.95)]
+        {
+            let found = counters.busy_share_of(wait, &used, Nanos::from_micros(100));
+            assert!((found - share).abs() < 1e-9, "{wait:?}");
+        }
         let mut counters = TurnCounters::default();
         counters.note(Nanos(900), Nanos(900), 0, 0);
         counters.note(Nanos(100), Nanos(100), 0, 1);
         let waiting = |run_queue_ns| CpuTimes { user_ns: 500, run_queue_ns, ..CpuTimes::default() };
-        assert_eq!(counters.polling_ns(&waiting(None)), 900);
-        assert_eq!(counters.polling_ns(&waiting(Some(0))), 900);
-        assert_eq!(counters.polling_ns(&waiting(Some(500))), 400);
-        assert_eq!(counters.polling_ns(&waiting(Some(5_000))), 0);
+        for (waited, polled) in [(None, 900), (Some(0), 900), (Some(500), 400), (Some(5_000), 0)] {
+            assert_eq!(counters.polling_ns(&waiting(waited)), polled, "{waited:?}");
+        }
     }
 }

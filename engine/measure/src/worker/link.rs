@@ -15,7 +15,6 @@ pub(crate) enum Purpose {
     Accept,
     Connect,
     Receive,
-    /// Sending test data.
     Send,
     SendControl,
     HalfClose,
@@ -23,56 +22,47 @@ pub(crate) enum Purpose {
     Cancel,
 }
 
-/// The token of `slot`'s operation.
 pub(crate) const fn token(slot: u32, purpose: Purpose) -> Token {
     Token((slot as u64) << 8 | purpose as u64)
 }
 
-/// What a token was for, and whose.
+/// By their numbers.
+const PURPOSES: [Purpose; 8] = {
+    use Purpose::{Accept, Cancel, Close, Connect, HalfClose, Receive, Send, SendControl};
+    [Accept, Connect, Receive, Send, SendControl, HalfClose, Close, Cancel]
+};
+
 #[expect(clippy::cast_possible_truncation, reason = "the slot is 32 bits wide")]
 pub(crate) const fn slot_of(token: Token) -> (u32, Purpose) {
-    let purpose = match token.0 as u8 {
-        0 => Purpose::Accept,
-        1 => Purpose::Connect,
-        2 => Purpose::Receive,
-        3 => Purpose::Send,
-        4 => Purpose::SendControl,
-        5 => Purpose::HalfClose,
-        7 => Purpose::Cancel,
-        _ => Purpose::Close,
-    };
-    ((token.0 >> 8) as u32, purpose)
+    ((token.0 >> 8) as u32, PURPOSES[(token.0 & 7) as usize])
 }
 
-/// A socket with a receive buffer, a send buffer, and a count of what is outstanding.
 #[derive(Debug)]
 pub(crate) struct Link {
     slot: u32,
-    socket: SocketId,
+    pub(crate) socket: SocketId,
     receive: BufferId,
     send: BufferId,
-    /// A control frame on its way: its buffer and the range yet to be sent.
-    control: Option<(BufferId, u32, u32)>,
+    /// What is yet to be sent of a control frame, which has a buffer of its own.
+    control: Option<Segment>,
     outstanding: u32,
     receiving: bool,
     sending: bool,
-    closing: bool,
+    pub(crate) closing: bool,
 }
 
 impl Link {
-    /// Takes `socket` for `slot`, with buffers of the given sizes.
-    pub(crate) fn new<D: Driver>(
-        io: &mut D,
-        slot: u32,
-        socket: SocketId,
-        receive_bytes: usize,
-        send_bytes: usize,
+    /// Takes `socket` for `slot`, with buffers of `room` bytes to receive into and to send from.
+    pub(crate) fn new(
+        io: &mut impl Driver,
+        (slot, socket): (u32, SocketId),
+        room: (usize, usize),
     ) -> Result<Self> {
         Ok(Self {
             slot,
             socket,
-            receive: io.allocate(receive_bytes)?,
-            send: io.allocate(send_bytes)?,
+            receive: io.allocate(room.0)?,
+            send: io.allocate(room.1)?,
             control: None,
             outstanding: 0,
             receiving: false,
@@ -83,17 +73,13 @@ impl Link {
 
     /// Puts another socket in the place of one that is closed; the buffers stay. A control frame
     /// that was cut off with the old one is forgotten.
-    pub(crate) fn replace_socket<D: Driver>(&mut self, io: &mut D, socket: SocketId) {
+    pub(crate) fn replace_socket(&mut self, io: &mut impl Driver, socket: SocketId) {
         debug_assert!(self.is_quiet(), "the old socket's operations have completed");
-        if let Some((buffer, ..)) = self.control.take() {
-            io.free(buffer);
+        if let Some(control) = self.control.take() {
+            io.free(control.buffer);
         }
         self.socket = socket;
         self.closing = false;
-    }
-
-    pub(crate) const fn socket(&self) -> SocketId {
-        self.socket
     }
 
     pub(crate) const fn receive_buffer(&self) -> BufferId {
@@ -112,10 +98,6 @@ impl Link {
         self.sending
     }
 
-    pub(crate) const fn is_closing(&self) -> bool {
-        self.closing
-    }
-
     pub(crate) const fn is_quiet(&self) -> bool {
         self.outstanding == 0
     }
@@ -124,88 +106,69 @@ impl Link {
         self.control.is_some()
     }
 
-    pub(crate) fn connect<D: Driver>(&mut self, io: &mut D, to: SocketAddr) -> Result {
+    pub(crate) fn connect(&mut self, io: &mut impl Driver, to: SocketAddr) -> Result {
         self.push(io, Purpose::Connect, Op::Connect { socket: self.socket, to })
     }
 
-    /// Pushes a receive into `start..start + len` of the receive buffer.
     #[inline]
-    pub(crate) fn receive<D: Driver>(&mut self, io: &mut D, start: u32, len: u32) -> Result {
+    pub(crate) fn receive(&mut self, io: &mut impl Driver, start: u32, len: u32) -> Result {
         let into = Segment { buffer: self.receive, start, len };
-        self.receiving = true;
         self.push(io, Purpose::Receive, Op::Receive { socket: self.socket, into })
     }
 
-    /// As [`Link::receive`], with the kernel's stamp where the socket was asked for it.
-    pub(crate) fn receive_stamped<D: Driver>(
-        &mut self,
-        io: &mut D,
-        start: u32,
-        len: u32,
-    ) -> Result {
-        let (socket, buffer) = (self.socket, self.receive);
-        let into = Segment { buffer, start, len };
-        self.receiving = true;
-        self.push(io, Purpose::Receive, Op::ReceiveStamped { socket, into })
-    }
-
-    /// Pushes a send of `start..start + len` of the send buffer.
-    #[inline]
-    pub(crate) fn send<D: Driver>(&mut self, io: &mut D, start: u32, len: u32) -> Result {
-        self.push_send(io, start, len, |socket, data| Op::Send { socket, data, zero_copy: false })
-    }
-
-    /// Pushes `count` sends of the first `len` bytes of the send buffer, one after the other.
-    #[inline]
-    pub(crate) fn send_repeated<D: Driver>(&mut self, io: &mut D, len: u32, count: u32) -> Result {
-        self.push_send(io, 0, len, |socket, data| Op::SendRepeated { socket, data, count })
-    }
-
-    /// Pushes a zero-copy send of the first `len` bytes of the send buffer. Its completions go
-    /// through [`Link::handle`].
-    pub(crate) fn send_zero_copy<D: Driver>(&mut self, io: &mut D, len: u32) -> Result {
-        self.push_send(io, 0, len, |socket, data| Op::Send { socket, data, zero_copy: true })
-    }
-
-    #[inline]
-    fn push_send<D: Driver>(
-        &mut self,
-        io: &mut D,
-        start: u32,
-        len: u32,
-        op: impl FnOnce(SocketId, Segment) -> Op,
-    ) -> Result {
-        let data = Segment { buffer: self.send, start, len };
-        self.sending = true;
-        self.push(io, Purpose::Send, op(self.socket, data))
+    /// Pushes a receive into the first `len` bytes of the receive buffer, with the kernel's stamp
+    /// where the socket was asked for it.
+    pub(crate) fn receive_stamped(&mut self, io: &mut impl Driver, len: u32) -> Result {
+        let into = Segment { buffer: self.receive, start: 0, len };
+        self.push(io, Purpose::Receive, Op::ReceiveStamped { socket: self.socket, into })
     }
 
     /// Pushes a receive of `len` bytes that nobody looks at.
     #[inline]
-    pub(crate) fn discard<D: Driver>(&mut self, io: &mut D, len: u32) -> Result {
-        self.receiving = true;
-        let socket = self.socket;
-        self.push(io, Purpose::Receive, Op::Discard { socket, len })
+    pub(crate) fn discard(&mut self, io: &mut impl Driver, len: u32) -> Result {
+        self.push(io, Purpose::Receive, Op::Discard { socket: self.socket, len })
+    }
+
+    #[inline]
+    pub(crate) fn send(&mut self, io: &mut impl Driver, start: u32, len: u32) -> Result {
+        let data = Segment { buffer: self.send, start, len };
+        self.push(io, Purpose::Send, Op::Send { socket: self.socket, data, zero_copy: false })
+    }
+
+    /// Pushes `count` sends of the first `len` bytes of the send buffer, one after the other.
+    #[inline]
+    pub(crate) fn send_repeated(&mut self, io: &mut impl Driver, len: u32, count: u32) -> Result {
+        let data = Segment { buffer: self.send, start: 0, len };
+        self.push(io, Purpose::Send, Op::SendRepeated { socket: self.socket, data, count })
+    }
+
+    /// Pushes a zero-copy send of the first `len` bytes of the send buffer. Its completions go
+    /// through [`Link::handle`].
+    pub(crate) fn send_zero_copy(&mut self, io: &mut impl Driver, len: u32) -> Result {
+        let data = Segment { buffer: self.send, start: 0, len };
+        self.push(io, Purpose::Send, Op::Send { socket: self.socket, data, zero_copy: true })
     }
 
     /// Sends a control frame from a buffer of its own. At most one at a time.
-    pub(crate) fn send_control<D: Driver>(&mut self, io: &mut D, frame: &[u8]) -> Result {
+    pub(crate) fn send_control(&mut self, io: &mut impl Driver, frame: &[u8]) -> Result {
         debug_assert!(self.control.is_none(), "one control frame at a time");
         let buffer = io.allocate(frame.len())?;
         io.buffer_mut(buffer).copy_from_slice(frame);
         let len = u32::try_from(frame.len()).expect("a frame's length fits its header");
-        self.control = Some((buffer, 0, len));
-        self.push_control(io)
+        self.push_control(io, Segment { buffer, start: 0, len })
+    }
+
+    fn push_control(&mut self, io: &mut impl Driver, data: Segment) -> Result {
+        self.control = Some(data);
+        let send = Op::Send { socket: self.socket, data, zero_copy: false };
+        self.push(io, Purpose::SendControl, send)
     }
 
     /// `sent` bytes of the control frame are gone. Returns whether the frame is.
-    pub(crate) fn handle_control_sent<D: Driver>(&mut self, io: &mut D, sent: u32) -> Result<bool> {
-        let Some((buffer, start, len)) = self.control else {
-            return Ok(true);
-        };
+    pub(crate) fn handle_control_sent(&mut self, io: &mut impl Driver, sent: u32) -> Result<bool> {
+        let Some(Segment { buffer, start, len }) = self.control else { return Ok(true) };
         if sent < len && !self.closing {
-            self.control = Some((buffer, start + sent, len - sent));
-            self.push_control(io)?;
+            self.push_control(io, Segment { buffer, start: start + sent, len: len - sent })?;
             return Ok(false);
         }
         io.free(buffer);
@@ -213,13 +176,13 @@ impl Link {
         Ok(true)
     }
 
-    pub(crate) fn half_close<D: Driver>(&mut self, io: &mut D) -> Result {
+    pub(crate) fn half_close(&mut self, io: &mut impl Driver) -> Result {
         self.push(io, Purpose::HalfClose, Op::HalfClose { socket: self.socket })
     }
 
     /// What the peer has not taken is dropped with the close, and the connection reset: else the
     /// kernel would go on with it on its own, and keep the memory of zero-copy sends meanwhile.
-    pub(crate) fn drop_unsent<D: Driver>(&self, io: &mut D) {
+    pub(crate) fn drop_unsent(&self, io: &mut impl Driver) {
         if !self.closing {
             // Refused by what has no connection.
             let _ = io.set_option(self.socket, &SocketOption::ResetOnClose);
@@ -227,22 +190,20 @@ impl Link {
     }
 
     /// Pushes the cancellation of the receive that is outstanding; both complete.
-    pub(crate) fn cancel_receive<D: Driver>(&mut self, io: &mut D) -> Result {
+    pub(crate) fn cancel_receive(&mut self, io: &mut impl Driver) -> Result {
         let token = token(self.slot, Purpose::Receive);
         self.push(io, Purpose::Cancel, Op::Cancel { token })
     }
 
-    /// The socket was given away: what is left is a link without one.
     pub(crate) fn forget_socket(&mut self) {
         debug_assert!(self.is_quiet(), "a socket is given away only when quiet");
         self.closing = true;
     }
 
-    pub(crate) fn close<D: Driver>(&mut self, io: &mut D) -> Result {
-        if self.closing {
+    pub(crate) fn close(&mut self, io: &mut impl Driver) -> Result {
+        if std::mem::replace(&mut self.closing, true) {
             return Ok(());
         }
-        self.closing = true;
         self.push(io, Purpose::Close, Op::Close { socket: self.socket })
     }
 
@@ -261,34 +222,31 @@ impl Link {
     #[inline]
     pub(crate) fn handle_completed(&mut self, purpose: Purpose) {
         self.outstanding -= 1;
+        self.note(purpose, false);
+    }
+
+    #[inline]
+    fn note(&mut self, purpose: Purpose, is_outstanding: bool) {
         match purpose {
-            Purpose::Receive => self.receiving = false,
-            Purpose::Send => self.sending = false,
+            Purpose::Receive => self.receiving = is_outstanding,
+            Purpose::Send => self.sending = is_outstanding,
             _ => {}
         }
     }
 
-    pub(crate) fn free<D: Driver>(self, io: &mut D) {
+    pub(crate) fn free(self, io: &mut impl Driver) {
         io.free(self.receive);
         io.free(self.send);
-        if let Some((buffer, ..)) = self.control {
-            io.free(buffer);
+        if let Some(control) = self.control {
+            io.free(control.buffer);
         }
     }
 
-    fn push_control<D: Driver>(&mut self, io: &mut D) -> Result {
-        let Some((buffer, start, len)) = self.control else {
-            return Ok(());
-        };
-        let data = Segment { buffer, start, len };
-        let send = Op::Send { socket: self.socket, data, zero_copy: false };
-        self.push(io, Purpose::SendControl, send)
-    }
-
     #[inline]
-    fn push<D: Driver>(&mut self, io: &mut D, purpose: Purpose, op: Op) -> Result {
+    fn push(&mut self, io: &mut impl Driver, purpose: Purpose, op: Op) -> Result {
         io.push(token(self.slot, purpose), op)?;
         self.outstanding += 1;
+        self.note(purpose, true);
         Ok(())
     }
 }

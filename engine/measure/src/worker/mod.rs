@@ -47,25 +47,29 @@ pub trait Role<D: Driver> {
     fn handle_time(&mut self, io: &mut D, now: Instant, counters: &mut TurnCounters) -> Result;
 
     /// Pushes what is ready; `now` is the instant of its submission.
-    fn poll_submit(&mut self, io: &mut D, now: Instant) -> Result;
+    fn poll_submit(&mut self, _io: &mut D, _now: Instant) -> Result {
+        Ok(())
+    }
 
     /// How to wait next.
     fn poll_wait(&self, now: Instant) -> Wait;
 
-    /// Whether [`Role::poll_submit`] has anything to stamp; a turn without reads the clock once
-    /// less.
-    fn has_ready(&self) -> bool;
+    /// Whether [`Role::poll_submit`] has anything to stamp; else the clock is read once less.
+    fn has_ready(&self) -> bool {
+        false
+    }
 
     /// How many of the completions handled since the last call were arrivals that are timed: the
     /// gap before their reap bounds how long each of them can have lain unseen.
-    fn take_timed(&mut self) -> u64;
+    fn take_timed(&mut self) -> u64 {
+        0
+    }
 
     /// Whether there is nothing left to do.
     fn is_finished(&self) -> bool;
 }
 
-/// A client's role, as its launcher sees it: connect, wait for the others, start together, run to
-/// the end.
+/// A client's role, as its launcher sees it: connect, wait, start together, run to the end.
 pub trait ClientRole {
     /// What it shows while it runs.
     type Progress: ProgressSink;
@@ -158,8 +162,7 @@ impl<D: Driver, C: Clock, R: Role<D>> Worker<D, C, R> {
         }
         self.driver.turn(now, wait, &mut self.done)?;
         let reaped = self.clock.now();
-        // Asleep in the kernel a worker is looking: there the time not looked is what it spent
-        // before.
+        // Asleep in the kernel a worker is looking: only what it spent before is unwatched.
         let unwatched =
             if sleeps { now.since(self.reaped_at) } else { reaped.since(self.reaped_at) };
         let whole = reaped.since(self.reaped_at);

@@ -1,5 +1,4 @@
-//! The loop of a client that sends requests and awaits their replies: begun as the pacer says,
-//! recorded as they end.
+//! The loop of a client that sends requests and awaits their replies, at the pacer's word.
 
 use crate::schedule::Schedule;
 use crate::worker::TurnCounters;
@@ -16,7 +15,6 @@ use tare_units::{Instant, Nanos};
 
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Begun {
-    /// It belongs to the measured phase.
     pub(crate) measured: bool,
     /// Fewer than a quarter of the places for operations were taken.
     pub(crate) unloaded: bool,
@@ -50,7 +48,6 @@ pub(crate) struct OperationLoop<G> {
     pub(crate) pacer: Pacer,
     pub(crate) record: Record,
     plan: LoopPlan,
-    /// Operations begun that have come to no end.
     pub(crate) outstanding: u64,
     pub(crate) last_sent: Instant,
     timed: u64,
@@ -59,7 +56,7 @@ pub(crate) struct OperationLoop<G> {
     /// When the measured phase ended, once it has.
     measured_end: Instant,
     /// Entries of the series that were told to be complete.
-    entries_told: usize,
+    entries_shown: usize,
 }
 
 impl<G: ProgressSink> OperationLoop<G> {
@@ -96,7 +93,7 @@ impl<G: ProgressSink> OperationLoop<G> {
             timed: 0,
             measured_until: Instant::default(),
             measured_end: Instant::default(),
-            entries_told: 0,
+            entries_shown: 0,
         }
     }
 
@@ -107,16 +104,13 @@ impl<G: ProgressSink> OperationLoop<G> {
         (self.record, outcome, progress)
     }
 
-    /// The warm-up begins at `t0`, and with it the schedule.
     pub(crate) fn start(&mut self, t0: Instant, wait: WaitMode) {
         self.phases.start(t0, wait);
-        // Not when the measured phase is noticed to have begun: what is sent in it may be answered
-        // before that.
+        // Not when the phase is noticed to have begun: what is sent in it may be answered before.
         self.record.recording.begin(self.phases.warmup_end);
         self.pacer.start(t0, self.phases.warmup_end, self.phases.end);
     }
 
-    /// The pacer's orders can be carried out.
     pub(crate) fn has_ready(&self) -> bool {
         self.pacer.has_ready() && !matches!(self.phases.phase, RunPhase::Starting { .. })
     }
@@ -131,11 +125,11 @@ impl<G: ProgressSink> OperationLoop<G> {
         if self.phases.phase == RunPhase::Measuring {
             let recording = &self.record.recording;
             let interval = recording.interval().0;
-            while self.entries_told + 1 < recording.entries()
-                && now >= self.phases.warmup_end + Nanos(interval * (self.entries_told as u64 + 1))
+            while self.entries_shown + 1 < recording.entries()
+                && now >= self.phases.warmup_end + Nanos(interval * (self.entries_shown as u64 + 1))
             {
-                self.phases.progress.entry_ends(recording, self.entries_told);
-                self.entries_told += 1;
+                self.phases.progress.entry_ends(recording, self.entries_shown);
+                self.entries_shown += 1;
             }
         }
         begins
@@ -148,8 +142,7 @@ impl<G: ProgressSink> OperationLoop<G> {
         self.phases.wait(now, due, until, awaited_since)
     }
 
-    /// Begins an operation that was due at `due`, or in closed loop is due now, if one may still
-    /// begin.
+    /// Begins an operation that was due at `due`, or without is due now, if one may still begin.
     #[inline]
     pub(crate) fn begin(&mut self, due: Option<Instant>, now: Instant) -> Option<Begun> {
         let measured = self.pacer.is_measured(due.unwrap_or(now));
@@ -163,7 +156,6 @@ impl<G: ProgressSink> OperationLoop<G> {
         Some(Begun { measured, unloaded })
     }
 
-    /// An operation was answered at `now`, as expected or not.
     #[inline]
     pub(crate) fn complete(&mut self, now: Instant, begun: Begun, sample: Sample, expected: bool) {
         self.outstanding -= 1;
@@ -194,8 +186,7 @@ impl<G: ProgressSink> OperationLoop<G> {
         }
     }
 
-    /// An operation has failed at `now`. Where it took too long, `censored` tells how long it took
-    /// at least.
+    /// An operation has failed; where it took too long, `censored` says how long at least.
     pub(crate) fn fail(
         &mut self,
         now: Instant,
@@ -216,7 +207,6 @@ impl<G: ProgressSink> OperationLoop<G> {
         }
     }
 
-    /// An operation is under way when the run is over.
     pub(crate) fn leave(&mut self, now: Instant, measured: bool, sample: Sample) {
         self.outstanding -= 1;
         self.record.tally(measured).operations.in_flight_at_end += 1;
@@ -255,7 +245,6 @@ impl<G: ProgressSink> OperationLoop<G> {
         self.phases.drain(now, self.measured_end, now + patience);
     }
 
-    /// Whether a draining client need not wait any longer.
     pub(crate) fn is_drained(&self, now: Instant) -> bool {
         match self.phases.phase {
             RunPhase::Draining { deadline } => self.outstanding == 0 || now >= deadline,
@@ -282,7 +271,7 @@ impl<G: ProgressSink> OperationLoop<G> {
     pub(crate) fn finish(&mut self, now: Instant) {
         let drained = matches!(self.phases.phase, RunPhase::Draining { .. });
         if drained && self.phases.outcome.measured > Nanos::ZERO {
-            self.phases.progress.entry_ends(&self.record.recording, self.entries_told);
+            self.phases.progress.entry_ends(&self.record.recording, self.entries_shown);
         }
         self.phases.finish(now);
     }

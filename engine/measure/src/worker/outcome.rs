@@ -10,10 +10,8 @@ pub(crate) struct Outcome {
     /// What the servers said, one per accepted session that was not brief.
     pub(crate) accepts: Vec<Accept>,
     pub(crate) figures: Vec<Figures>,
-    /// Sessions established; of HTTP connections, those that ever stood, however often each was
-    /// reopened.
+    /// Sessions established; of HTTP connections, those that ever stood, reopened or not.
     pub(crate) established: u64,
-    /// Sockets that were connected, or tried to.
     pub(crate) sockets: u64,
     /// The first failure, in words fit for the user.
     pub(crate) failure: Option<Error>,
@@ -21,11 +19,9 @@ pub(crate) struct Outcome {
     pub(crate) cut_short: bool,
     /// Operations answered as expected within the measured phase, whenever they were due.
     pub(crate) answered: u64,
-    /// The deepest the queue of what was due in the measured phase and not sent has been; open
-    /// loop.
+    /// Open loop: the deepest queue of what was due in the measured phase and not sent.
     pub(crate) backlog_max: u64,
-    /// Time that operations were due while a connection was free, and the worker had not sent them;
-    /// summed over them.
+    /// Time that operations were due while a connection was free, and not sent; summed.
     pub(crate) worker_away: Nanos,
     /// Operations that were begun while fewer than a quarter of the places for them were taken, in
     /// any phase: how many were answered as expected, and their service times, summed.
@@ -33,11 +29,9 @@ pub(crate) struct Outcome {
     /// Time in the measured phase that connections took to be reopened, and of those of one
     /// operation also to be closed, as far as it is in no latency; summed over them.
     pub(crate) connecting: Nanos,
-    /// Time in the measured phase in which connections did not stand since they had failed, summed
-    /// over them.
+    /// Time in the measured phase in which connections that had failed did not stand; summed.
     pub(crate) down: Nanos,
     pub(crate) warmup: Nanos,
-    /// Length of the measured phase as it was.
     pub(crate) measured: Nanos,
 }
 
@@ -60,8 +54,7 @@ impl Outcome {
         self.measured = self.measured.max(other.measured);
     }
 
-    /// What was done of what was asked for, and what tells why no more; without a target, in closed
-    /// loop, just the former.
+    /// What was done of what was asked for, and why no more; in closed loop just the former.
     #[expect(
         clippy::cast_precision_loss,
         reason = "rates and means, printed with less than 53 bits"

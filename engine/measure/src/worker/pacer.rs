@@ -1,15 +1,13 @@
-//! Who sends next, and when it was meant to: closed and open loop, by time and by count. No driver,
-//! no socket.
+//! Who sends next, and when it was meant to: closed and open loop, by time and by count.
 
 use std::collections::VecDeque;
 
-use crate::schedule::{Constant, Passed, Schedule};
+use crate::schedule::{Constant, Schedule};
 use tare_stats::histogram::{SameBin, bin_start};
 use tare_units::{Instant, Nanos};
 
 /// When the run is over, arrivals that nobody sent are visited one by one, up to so many draws:
-/// that takes 0.1 s, and an interrupted run has no more. Those of a constant rate are counted by
-/// arithmetic.
+/// that takes 0.1 s, and an interrupted run has no more. A constant rate takes arithmetic.
 const VISITS_MAX: u64 = 8 << 20;
 /// Fewer equally spaced arrivals than this are visited, which takes less than the arithmetic.
 const TOGETHER_LEAST: u64 = 32;
@@ -21,10 +19,11 @@ const MARK_EVERY: u64 = 1024;
 /// What a slot is to do at the next submission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// Connect, outside any operation.
     Connect,
     /// Begin an operation that was due at the instant, or, in closed loop, is due now.
-    Begin { due: Option<Instant> },
+    Begin {
+        due: Option<Instant>,
+    },
     /// Send the request of an operation that has begun by connecting.
     Request,
 }
@@ -63,16 +62,6 @@ impl Stretch {
         self.sum_ns += u128::from(due.0);
     }
 
-    /// Adds those behind it, which are told as offsets from `start`.
-    fn add_together(&mut self, start: Instant, passed: Passed) {
-        if passed.count == 0 {
-            return;
-        }
-        self.count += passed.count;
-        self.last = start + passed.last;
-        self.sum_ns += passed.sum_ns + u128::from(passed.count) * u128::from(start.0);
-    }
-
     /// How long they have been due at `now`.
     fn overdue(&self, now: Instant) -> SameBin {
         SameBin {
@@ -85,6 +74,12 @@ impl Stretch {
 }
 
 impl Arrivals {
+    /// Those of `schedule`, which counts from `start`.
+    fn new(schedule: Schedule, start: Instant, measured_from: Instant, end: Instant) -> Self {
+        let next = Instant::FAR_FUTURE;
+        Self { schedule, start, measured_from, end, left: None, next, last: None, index: 0 }
+    }
+
     fn find_next(&mut self) {
         let offset = if self.left == Some(0) { None } else { self.schedule.next() };
         let next = offset.map(|offset| self.start + offset).filter(|next| *next < self.end);
@@ -128,13 +123,11 @@ impl Arrivals {
     /// spaced and many.
     #[inline]
     fn pass_together(&mut self, until: Instant, stretch: &mut Stretch) {
-        let Schedule::Constant(constant) = &mut self.schedule else {
-            return;
-        };
+        let Schedule::Constant(constant) = &mut self.schedule else { return };
         let is_measured = self.next >= self.measured_from;
         let phase_end = if is_measured { self.end } else { self.measured_from };
         let until = until.min(phase_end);
-        let least = constant.step().0.saturating_mul(TOGETHER_LEAST);
+        let least = constant.step.saturating_mul(TOGETHER_LEAST);
         if until.since(self.next).0 <= least {
             return;
         }
@@ -143,7 +136,9 @@ impl Arrivals {
         if passed.count == 0 {
             return;
         }
-        stretch.add_together(self.start, passed);
+        stretch.count += passed.count;
+        stretch.last = self.start + passed.last;
+        stretch.sum_ns += passed.sum_ns + u128::from(passed.count) * u128::from(self.start.0);
         self.index += passed.count;
         self.last = Some(stretch.last);
         if is_measured && let Some(left) = &mut self.left {
@@ -161,10 +156,6 @@ struct Marks {
 }
 
 impl Marks {
-    fn new() -> Self {
-        Self { every: MARK_EVERY, dues: Vec::with_capacity(MARKS) }
-    }
-
     fn next(&self) -> u64 {
         self.every * self.dues.len() as u64
     }
@@ -172,10 +163,10 @@ impl Marks {
     fn push(&mut self, due: Instant) {
         self.dues.push(due);
         if self.dues.len() == MARKS {
-            let mut index = 0;
+            let mut keeps = false;
             self.dues.retain(|_| {
-                index += 1;
-                index % 2 == 1
+                keeps = !keeps;
+                keeps
             });
             self.every *= 2;
         }
@@ -232,8 +223,7 @@ impl Free {
 /// Deals out what is to be done.
 ///
 /// In open loop an arrival waits until a slot is free; the queue is not stored anywhere: it is the
-/// stretch of the schedule between two walks along it, one that follows the clock and one that
-/// follows the sends.
+/// stretch of the schedule between two walks along it, behind the clock and behind the sends.
 #[derive(Debug)]
 pub(crate) struct Pacer {
     schedule: Option<Schedule>,
@@ -249,14 +239,11 @@ pub(crate) struct Pacer {
     pub(crate) backlog_max: u64,
     /// Arrivals of the warm-up that left the queue at its end, once it has come.
     pub(crate) left_behind: Option<u64>,
-    /// After the last dispatch a slot was free: what became due since then waits for the worker
-    /// alone.
+    /// After the last dispatch a slot was free: what became due since waits for the worker alone.
     had_free: bool,
-    /// Time that arrivals of the measured phase waited for the worker while a slot was free, summed
-    /// over them.
+    /// Time that measured arrivals waited for the worker while a slot was free, summed over them.
     pub(crate) worker_away: Nanos,
-    /// Arrivals whose slot turned out not to be able to take them, in order: the next ones to be
-    /// sent.
+    /// Arrivals whose slot could not take them after all, in order: the next ones to be sent.
     returned: VecDeque<Instant>,
     free: Free,
     ready: Vec<(u32, Action)>,
@@ -267,8 +254,7 @@ pub(crate) struct Pacer {
     pub(crate) end: Instant,
     /// The end by time has come: no more arrivals are given to slots.
     closed: bool,
-    /// Closed loop: operations of the measured phase that are still to be begun, where it ends by
-    /// count.
+    /// Closed loop by count: operations of the measured phase that are still to be begun.
     remaining: Option<u64>,
 }
 
@@ -285,7 +271,7 @@ impl Pacer {
             schedule,
             sending: None,
             arriving: None,
-            marks: Marks::new(),
+            marks: Marks { every: MARK_EVERY, dues: Vec::with_capacity(MARKS) },
             backlog: 0,
             backlog_max: 0,
             left_behind: None,
@@ -309,16 +295,8 @@ impl Pacer {
         self.warmup_end = warmup_end;
         self.end = end;
         self.sending = self.schedule.take().map(|schedule| {
-            let mut arrivals = Arrivals {
-                schedule,
-                start: t0,
-                measured_from: warmup_end,
-                end,
-                left: self.remaining,
-                next: Instant::FAR_FUTURE,
-                last: None,
-                index: 0,
-            };
+            let mut arrivals = Arrivals::new(schedule, t0, warmup_end, end);
+            arrivals.left = self.remaining;
             arrivals.find_next();
             arrivals
         });
@@ -351,8 +329,8 @@ impl Pacer {
             return false;
         }
         self.closed = true;
-        let is_due = |action: &Action| matches!(action, Action::Begin { due: Some(_) });
-        !self.ready.iter().any(|(_, action)| is_due(action))
+        let is_due = |(_, action): &(u32, Action)| matches!(action, Action::Begin { due: Some(_) });
+        !self.ready.iter().any(is_due)
     }
 
     /// Open loop by count: where the time of the last arrival ends, and the next one would be due
@@ -398,9 +376,7 @@ impl Pacer {
     /// there, and none of those that wait is visited.
     fn leave_warmup(&mut self) {
         self.backlog += self.arrive_before(self.warmup_end).count;
-        let (Some(arriving), Some(sending)) = (&self.arriving, &mut self.sending) else {
-            return;
-        };
+        let (Some(arriving), Some(sending)) = (&self.arriving, &mut self.sending) else { return };
         sending.clone_from(arriving);
         self.returned.clear();
         self.left_behind = Some(std::mem::take(&mut self.backlog));
@@ -411,9 +387,7 @@ impl Pacer {
     #[inline]
     fn arrive_before(&mut self, until: Instant) -> Stretch {
         let mut all = Stretch::default();
-        let Some(arriving) = &mut self.arriving else {
-            return all;
-        };
+        let Some(arriving) = &mut self.arriving else { return all };
         if matches!(arriving.schedule, Schedule::Constant(_)) {
             return arriving.pass(until, u64::MAX);
         }
@@ -436,17 +410,12 @@ impl Pacer {
         let arrived = self.arrive_before(now + Nanos(1));
         self.backlog += arrived.count;
         if self.had_free && arrived.count > 0 {
-            let away = arrived.overdue(now).sum_ns;
-            let away = Nanos(u64::try_from(away).unwrap_or(u64::MAX));
-            self.worker_away = self.worker_away + away;
+            let away_ns = u64::try_from(arrived.overdue(now).sum_ns).unwrap_or(u64::MAX);
+            self.worker_away = self.worker_away + Nanos(away_ns);
         }
-        let Some(sending) = &mut self.sending else {
-            return;
-        };
+        let Some(sending) = &mut self.sending else { return };
         while !self.closed && (sending.next <= now || !self.returned.is_empty()) {
-            let Some(slot) = self.free.pop() else {
-                break;
-            };
+            let Some(slot) = self.free.pop() else { break };
             if !is_usable(slot) {
                 continue;
             }
@@ -477,9 +446,7 @@ impl Pacer {
     /// Open loop: calls `dropped` with the arrivals that are due at `now` and found no free slot,
     /// as [`Pacer::take_unsent`] does. Nothing waits then.
     pub(crate) fn shed(&mut self, now: Instant, mut dropped: impl FnMut(Instant, &SameBin)) {
-        let Some(sending) = &mut self.sending else {
-            return;
-        };
+        let Some(sending) = &mut self.sending else { return };
         for due in self.returned.drain(..) {
             dropped(due, &SameBin::one(now.since(due)));
         }
@@ -499,12 +466,9 @@ impl Pacer {
     }
 
     /// Closed loop: an operation of the measured phase that has begun was not sent after all.
-    /// Returns whether there was nothing left to begin until now, so that slots were refused an
-    /// operation.
+    /// Returns whether nothing was left to begin until now, so that slots were refused one.
     pub(crate) fn take_back(&mut self) -> bool {
-        let Some(remaining) = &mut self.remaining else {
-            return false;
-        };
+        let Some(remaining) = &mut self.remaining else { return false };
         *remaining += 1;
         *remaining == 1
     }
@@ -547,11 +511,8 @@ impl Pacer {
         for due in self.returned.drain(..) {
             unsent(due, &SameBin::one(end.since(due)));
         }
-        let Some(sending) = &mut self.sending else {
-            return 0;
-        };
-        let visits = VISITS_MAX.checked_div(sending.schedule.draws());
-        let visits = visits.unwrap_or(u64::MAX);
+        let Some(sending) = &mut self.sending else { return 0 };
+        let visits = VISITS_MAX.checked_div(sending.schedule.draws()).unwrap_or(u64::MAX);
         leave(sending, end, end, visits, &mut unsent);
         if sending.next >= end {
             return 0;
@@ -566,27 +527,15 @@ impl Pacer {
     /// bridge): of a million in 50 ms, 25 µs.
     fn spread_unsent(&mut self, end: Instant, unsent: &mut impl FnMut(Instant, &SameBin)) -> u64 {
         self.arrive_before(end);
-        let (Some(arriving), Some(sending)) = (&self.arriving, &mut self.sending) else {
-            return 0;
-        };
+        let (Some(arriving), Some(sending)) = (&self.arriving, &mut self.sending) else { return 0 };
         let count = arriving.index - sending.index;
         let last = std::iter::once((arriving.index, end));
         let (mut index, mut from) = (sending.index, sending.next);
         for (number, until) in self.marks.behind(index).chain(last) {
-            let mut spaced = Arrivals {
-                schedule: Schedule::Constant(Constant::spread(
-                    Nanos::ZERO,
-                    until.since(from),
-                    number - index,
-                )),
-                start: from,
-                measured_from: Instant::default(),
-                end: Instant::FAR_FUTURE,
-                left: Some(number - index),
-                next: Instant::FAR_FUTURE,
-                last: None,
-                index: 0,
-            };
+            let spaced = Constant::spread(Nanos::ZERO, until.since(from), number - index);
+            let (spaced, end_of_all) = (Schedule::Constant(spaced), Instant::FAR_FUTURE);
+            let mut spaced = Arrivals::new(spaced, from, Instant::default(), end_of_all);
+            spaced.left = Some(number - index);
             spaced.find_next();
             leave(&mut spaced, end, Instant::FAR_FUTURE, u64::MAX, unsent);
             (index, from) = (number, until);
@@ -626,79 +575,98 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
-    fn open(rate: f64, count: Option<u64>, slots: u32) -> Pacer {
-        let schedule = Schedule::constant(rate, Share::WHOLE).unwrap();
-        let mut pacer = Pacer::new(Some(schedule), count, slots as usize, 1);
+    /// A pacer of 1,000 per second: 10 ms of warm-up, and 100 ms that are measured, or a count.
+    fn open(count: Option<u64>, slots: u32) -> Pacer {
         let end = if count.is_some() { Instant::FAR_FUTURE } else { Instant(110 * MS) };
-        pacer.start(Instant(0), Instant(10 * MS), end);
-        for slot in 0..slots {
-            pacer.make_available(slot, 0);
-        }
+        let schedule = Schedule::constant(1_000.0, Share::WHOLE).unwrap();
+        started(schedule, count, slots, Instant(10 * MS), end)
+    }
+
+    fn started(
+        schedule: Schedule,
+        count: Option<u64>,
+        slots: u32,
+        warmup_end: Instant,
+        end: Instant,
+    ) -> Pacer {
+        let mut pacer = Pacer::new(Some(schedule), count, slots as usize, 1);
+        pacer.start(Instant(0), warmup_end, end);
+        (0..slots).for_each(|slot| pacer.make_available(slot, 0));
         pacer
+    }
+
+    /// What is given out at `now`.
+    fn given(pacer: &mut Pacer, now: Instant) -> Vec<(u32, Action)> {
+        pacer.dispatch(now, |_| true);
+        let ready = pacer.take_ready();
+        let given = ready.clone();
+        pacer.put_back(ready);
+        given
+    }
+
+    fn slots(given: Vec<(u32, Action)>) -> Vec<u32> {
+        given.into_iter().map(|(slot, _)| slot).collect()
+    }
+
+    /// When what was not sent was due, milliseconds.
+    fn unsent(pacer: &mut Pacer, end: Instant) -> Vec<u64> {
+        let mut unsent = Vec::new();
+        pacer.finish();
+        pacer.take_unsent(end, |due, _| unsent.push(due.0 / MS));
+        unsent
     }
 
     #[test]
     fn arrivals_wait_for_a_free_slot_and_none_is_lost() {
-        let mut pacer = open(1_000.0, None, 1);
-        pacer.dispatch(Instant(9 * MS), |_| true);
-        assert_eq!(pacer.take_ready(), [(0, Action::Begin { due: Some(Instant(0)) })]);
+        let mut pacer = open(None, 1);
+        let first = given(&mut pacer, Instant(9 * MS));
+        assert_eq!(first, [(0, Action::Begin { due: Some(Instant(0)) })]);
         assert_eq!(pacer.backlog_max, 9, "10 are due, one is sent");
         assert_eq!(pacer.wake_at(), None, "nobody is free to take the next one");
         pacer.dispatch(Instant(30 * MS), |_| true);
         assert_eq!(pacer.left_behind.unwrap_or(0), 9, "the warm-up ended at 10 ms");
         assert_eq!(pacer.backlog_max, 21);
-        let mut unsent = Vec::new();
-        pacer.finish();
-        pacer.take_unsent(Instant(50 * MS), |due, _| unsent.push(due.0 / MS));
-        assert_eq!(unsent, (10..50).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn what_was_dispatched_and_not_submitted_is_unsent() {
-        let mut pacer = open(1_000.0, None, 4);
+        assert_eq!(unsent(&mut pacer, Instant(50 * MS)), (10..50).collect::<Vec<_>>());
+        // What was dispatched and not submitted is unsent.
+        let mut pacer = open(None, 4);
         pacer.dispatch(Instant(2 * MS), |_| true);
-        let mut unsent = Vec::new();
-        pacer.finish();
-        pacer.take_unsent(Instant(3 * MS), |due, _| unsent.push(due.0 / MS));
-        assert_eq!(unsent, [0, 1, 2]);
+        assert_eq!(unsent(&mut pacer, Instant(3 * MS)), [0, 1, 2]);
+        // What has begun goes on behind the end.
+        let mut pacer = open(None, 1);
+        pacer.push(0, Action::Request);
+        assert!(unsent(&mut pacer, Instant(0)).is_empty());
+        assert_eq!(pacer.take_ready(), [(0, Action::Request)]);
     }
 
     #[test]
     fn what_is_due_and_has_a_slot_is_submitted_before_the_end() {
-        let mut pacer = open(1_000.0, None, 95);
+        let mut pacer = open(None, 95);
         let end = Instant(110 * MS);
         assert!(!pacer.is_over(Instant(end.0 - 1)));
-        // The end is the first that is noticed: 100 were due since the warm-up, and 95 slots are
-        // free.
+        // The end is the first that is noticed: 100 were due since the warm-up, 95 slots are free.
         pacer.dispatch(end, |_| true);
         assert!(!pacer.is_over(end), "they are to be submitted");
         assert_eq!(pacer.take_ready().len(), 95);
         pacer.make_available(0, 0);
         pacer.dispatch(end, |_| true);
         assert!(pacer.is_over(end), "what is free only now takes nothing");
-        let mut unsent = Vec::new();
-        pacer.finish();
-        pacer.take_unsent(end, |due, _| unsent.push(due.0 / MS));
-        assert_eq!(unsent, (105..110).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn what_has_begun_goes_on_behind_the_end() {
-        let mut pacer = open(1_000.0, None, 1);
-        pacer.push(0, Action::Request);
-        pacer.finish();
-        pacer.take_unsent(Instant(0), |_, _| panic!("nothing was due"));
-        assert_eq!(pacer.take_ready(), [(0, Action::Request)]);
+        assert_eq!(unsent(&mut pacer, end), (105..110).collect::<Vec<_>>());
     }
 
     #[test]
     fn by_count_the_warm_up_is_not_counted() {
-        let mut pacer = open(1_000.0, Some(3), 100);
+        let mut pacer = open(Some(3), 100);
         pacer.dispatch(Instant(9 * MS), |_| true);
-        pacer.dispatch(Instant(1_000 * MS), |_| true);
-        let due: Vec<_> = pacer.take_ready().into_iter().map(|(_, action)| action).collect();
-        assert_eq!(due.len(), 10 + 3);
-        assert_eq!(due.last(), Some(&Action::Begin { due: Some(Instant(12 * MS)) }));
+        let all = given(&mut pacer, Instant(1_000 * MS));
+        assert_eq!(all.len(), 10 + 3);
+        assert_eq!(all[12].1, Action::Begin { due: Some(Instant(12 * MS)) });
+        assert!(pacer.is_spent());
+        // In closed loop neither.
+        let mut pacer = Pacer::new(None, Some(2), 1, 1);
+        pacer.start(Instant(0), Instant(10), Instant::FAR_FUTURE);
+        let begins = [(5, false), (11, true), (12, true), (13, true)];
+        let begins = begins.map(|(at, measured)| pacer.may_begin(Instant(at), measured));
+        assert_eq!(begins, [true, true, true, false]);
         assert!(pacer.is_spent());
     }
 
@@ -708,34 +676,24 @@ mod tests {
             || Schedule::constant(1e6, Share::WHOLE).unwrap(),
             || Schedule::poisson(1e6, 7, Share::new(1, 3)).unwrap(),
             || {
-                let load = Load {
-                    from_per_s: 1e6,
-                    to_per_s: 2e6,
-                    hold: Nanos(10 * MS),
-                    ramp: Nanos(10 * MS),
-                };
-                let jitter = Arrivals::Jitter(0.3);
-                Schedule::new(&load, jitter, 7, Share::WHOLE).unwrap()
+                let (hold, ramp) = (Nanos(10 * MS), Nanos(10 * MS));
+                let load = Load { from_per_s: 1e6, to_per_s: 2e6, hold, ramp };
+                Schedule::new(&load, Arrivals::Jitter(0.3), 7, Share::WHOLE).unwrap()
             },
         ];
         for schedule in schedules {
             for (step, late) in [(MS / 100, 0), (7 * MS, 0), (11 * MS, 0), (MS / 10, 3 * MS)] {
-                let mut pacer = Pacer::new(Some(schedule()), None, 3, 1);
-                pacer.start(Instant(0), Instant(10 * MS), Instant(20 * MS));
-                for slot in 0..3 {
-                    pacer.make_available(slot, 0);
-                }
+                let (warmup_end, end) = (Instant(10 * MS), Instant(20 * MS));
+                let mut pacer = started(schedule(), None, 3, warmup_end, end);
                 let mut begun = Vec::new();
                 // The clock may stand still around the end of the warm-up.
                 let times = (0..=20 * MS).step_by(step as usize);
                 for now in times.filter(|now| now.abs_diff(10 * MS) >= late) {
-                    pacer.dispatch(Instant(now), |_| true);
-                    let mut ready = pacer.take_ready();
-                    begun.extend(ready.drain(..).map(|(_, action)| match action {
+                    let given = given(&mut pacer, Instant(now)).into_iter();
+                    begun.extend(given.map(|(_, action)| match action {
                         Action::Begin { due: Some(due) } => due.0,
                         other => panic!("{other:?}"),
                     }));
-                    pacer.put_back(ready);
                     if now == step {
                         // One comes back in the warm-up, and one of the warm-up after it.
                         pacer.give_back(Instant(begun.pop().unwrap()));
@@ -764,39 +722,26 @@ mod tests {
 
     #[test]
     fn the_worker_is_away_where_a_slot_was_free_and_nothing_was_sent() {
-        let mut pacer = open(1_000.0, None, 3);
-        pacer.dispatch(Instant(10 * MS), |_| true);
-        assert_eq!(pacer.worker_away, Nanos::ZERO, "that was the warm-up");
-        // Two slots are left: 11, 12 and 13 become due while the worker is away, and all of them
-        // wait for it.
-        pacer.dispatch(Instant(13 * MS), |_| true);
-        assert_eq!(pacer.worker_away, Nanos(3 * MS));
-        // None was free: that they wait is not its fault.
-        pacer.dispatch(Instant(50 * MS), |_| true);
-        assert_eq!(pacer.worker_away, Nanos(3 * MS));
-    }
-
-    #[test]
-    fn dead_slots_take_no_arrival() {
-        let mut pacer = open(1_000.0, None, 2);
-        pacer.dispatch(Instant(0), |slot| slot == 1);
-        assert_eq!(pacer.take_ready(), [(1, Action::Begin { due: Some(Instant(0)) })]);
-    }
-
-    #[test]
-    fn the_longest_idle_slot_comes_first() {
-        let mut pacer = open(1_000.0, None, 3);
-        for (now, slot) in [(0, 0), (MS, 1), (2 * MS, 2), (3 * MS, 0)] {
-            pacer.dispatch(Instant(now), |_| true);
-            let ready = pacer.take_ready();
-            assert_eq!(ready.iter().map(|r| r.0).collect::<Vec<_>>(), [slot]);
-            pacer.put_back(ready);
-            pacer.make_available(slot, 0);
+        let mut pacer = open(None, 3);
+        // Until 10 ms it is the warm-up. Then two slots are left: 11, 12 and 13 become due while
+        // the worker is away, and all of them wait for it. At 50 ms none was free: that they wait is
+        // not its fault.
+        for (now, away) in [(10, 0), (13, 3), (50, 3)] {
+            pacer.dispatch(Instant(now * MS), |_| true);
+            assert_eq!(pacer.worker_away, Nanos(away * MS), "{now} ms");
         }
     }
 
     #[test]
-    fn the_least_loaded_slot_comes_first() {
+    fn dead_slots_take_no_arrival_and_of_the_others_the_least_loaded_and_idlest_comes_first() {
+        let mut pacer = open(None, 2);
+        pacer.dispatch(Instant(0), |slot| slot == 1);
+        assert_eq!(pacer.take_ready(), [(1, Action::Begin { due: Some(Instant(0)) })]);
+        let mut pacer = open(None, 3);
+        for (now, slot) in [(0, 0), (MS, 1), (2 * MS, 2), (3 * MS, 0)] {
+            assert_eq!(slots(given(&mut pacer, Instant(now))), [slot]);
+            pacer.make_available(slot, 0);
+        }
         let schedule = Schedule::constant(1_000.0, Share::WHOLE).unwrap();
         let mut pacer = Pacer::new(Some(schedule), None, 3, 2);
         pacer.start(Instant(0), Instant(0), Instant::FAR_FUTURE);
@@ -804,29 +749,11 @@ mod tests {
         for (slot, depth) in [(0, 1), (0, 0), (1, 1), (1, 0), (2, 1), (2, 0)] {
             pacer.make_available(slot, depth);
         }
-        let given = |pacer: &mut Pacer, now: u64| {
-            pacer.dispatch(Instant(now * MS), |_| true);
-            let ready = pacer.take_ready();
-            let slots: Vec<u32> = ready.iter().map(|(slot, _)| *slot).collect();
-            pacer.put_back(ready);
-            slots
-        };
-        assert_eq!(given(&mut pacer, 3), [0, 1, 2, 0]);
+        assert_eq!(slots(given(&mut pacer, Instant(3 * MS))), [0, 1, 2, 0]);
         // Slot 2 is done with its one operation: it is idle, and slot 1 has one.
         pacer.make_available(2, 0);
-        assert_eq!(given(&mut pacer, 6), [2, 1, 2]);
+        assert_eq!(slots(given(&mut pacer, Instant(6 * MS))), [2, 1, 2]);
         assert_eq!(pacer.wake_at(), None);
-    }
-
-    #[test]
-    fn closed_loop_ends_by_count_in_the_measured_phase() {
-        let mut pacer = Pacer::new(None, Some(2), 1, 1);
-        pacer.start(Instant(0), Instant(10), Instant::FAR_FUTURE);
-        assert!(pacer.may_begin(Instant(5), false));
-        assert!(pacer.may_begin(Instant(11), true));
-        assert!(pacer.may_begin(Instant(12), true));
-        assert!(!pacer.may_begin(Instant(13), true));
-        assert!(pacer.is_spent());
     }
 
     fn ramp(from_per_s: f64, to_per_s: f64) -> Load {
@@ -835,13 +762,9 @@ mod tests {
 
     /// A pacer whose one slot never comes back, at the end of a run from 0 to `end`.
     fn overrun(schedule: Schedule, warmup_end: Instant, end: Instant) -> Pacer {
-        let mut pacer = Pacer::new(Some(schedule), None, 1, 1);
-        pacer.start(Instant(0), warmup_end, end);
-        pacer.make_available(0, 0);
+        let mut pacer = started(schedule, None, 1, warmup_end, end);
         for now in 0..=20 {
-            pacer.dispatch(Instant(end.0 / 20 * now), |_| true);
-            let ready = pacer.take_ready();
-            pacer.put_back(ready);
+            given(&mut pacer, Instant(end.0 / 20 * now));
         }
         pacer.finish();
         pacer
@@ -868,15 +791,9 @@ mod tests {
             };
             let schedule = schedule.unwrap();
             let (warmup_end, end) = (Instant(12 * MS), Instant(60 * MS));
-            let spec = RecordingSpec {
-                extent: if by_count {
-                    Extent::Count(20_000)
-                } else {
-                    Extent::Time(Nanos(48 * MS))
-                },
-                interval: Nanos(10 * MS),
-                open_loop: true,
-            };
+            let time = Extent::Time(Nanos(48 * MS));
+            let extent = if by_count { Extent::Count(20_000) } else { time };
+            let spec = RecordingSpec { extent, interval: Nanos(10 * MS), open_loop: true };
             let mut pacer = overrun(schedule.clone(), warmup_end, end);
             // What the last dispatches gave to the slot was begun.
             let begun = pacer.sending.as_ref().unwrap().next;
@@ -914,8 +831,7 @@ mod tests {
         }
     }
 
-    /// The time from the signal to the end of the process is bounded: so is the work, whatever was
-    /// due.
+    /// The time from the signal to the end of the process is bounded, whatever was due.
     #[test]
     fn six_hundred_million_that_were_not_sent_are_left_in_some_thousand_calls() {
         let end = Instant(30_000 * MS);
@@ -938,15 +854,9 @@ mod tests {
     fn more_than_can_be_visited_are_spread_and_none_is_lost_or_made_up() {
         let end = Instant(2_000 * MS);
         let share = Share::new(1, 2);
-        let schedules = [
-            Schedule::poisson(1.5e7, 3, share),
-            Schedule::new(
-                &Load { hold: Nanos(500 * MS), ramp: Nanos(1_000 * MS), ..ramp(1e7, 2e7) },
-                Arrivals::Poisson,
-                3,
-                share,
-            ),
-        ];
+        let ramp = Load { hold: Nanos(500 * MS), ramp: Nanos(1_000 * MS), ..ramp(1e7, 2e7) };
+        let schedules =
+            [Schedule::poisson(1.5e7, 3, share), Schedule::new(&ramp, Arrivals::Poisson, 3, share)];
         for schedule in schedules {
             let schedule = schedule.unwrap();
             let mut pacer = overrun(schedule.clone(), Instant(0), end);

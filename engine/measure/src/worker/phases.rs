@@ -14,8 +14,7 @@ use tare_units::{Instant, Nanos};
 pub trait ProgressSink {
     /// The phase has changed.
     fn phase(&mut self, phase: Phase);
-    /// Operations completed so far in the measured phase, or of streams the payload moved, bytes;
-    /// and errors.
+    /// Operations completed in the measured phase, or bytes moved by streams; and errors.
     fn counts(&mut self, done: u64, errors: u64);
     /// Responses so far in the measured phase, of an HTTP load.
     fn responses(&mut self, _count: u64) {}
@@ -42,7 +41,6 @@ pub(crate) enum RunPhase {
     },
     /// What is sent now is in no figure.
     WarmingUp,
-    /// What is sent now counts.
     Measuring,
     /// What is under way may still finish.
     Draining {
@@ -59,7 +57,6 @@ pub(crate) enum RunPhase {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PhasePlan {
     pub(crate) warmup: Nanos,
-    /// Of the measured phase, unless it ends by count.
     pub(crate) duration: Option<Nanos>,
     /// How long connections may take to be ended, also after an interrupt, and after an urgent one.
     pub(crate) ending: Nanos,
@@ -76,11 +73,8 @@ pub struct RunPhases<G> {
     plan: PhasePlan,
     wait: WaitMode,
     pub(crate) interrupt: Interrupt,
-    /// Connections that the start still waits for.
     connecting: u32,
-    /// End of the warm-up, once it is known.
     pub(crate) warmup_end: Instant,
-    /// End of the measured phase, where it ends by time.
     pub(crate) end: Instant,
     pub(crate) progress: G,
     pub(crate) outcome: Outcome,
@@ -122,7 +116,6 @@ impl<G: ProgressSink> RunPhases<G> {
         }
     }
 
-    /// The warm-up begins at `t0`.
     pub(crate) fn start(&mut self, t0: Instant, wait: WaitMode) {
         self.wait = wait;
         self.phase = RunPhase::Starting { t0 };
@@ -137,20 +130,16 @@ impl<G: ProgressSink> RunPhases<G> {
         self.end = self.plan.duration.map_or(Instant::FAR_FUTURE, |d| self.warmup_end + d);
     }
 
-    /// Operations are begun, or will be at `t0`.
     pub(crate) const fn is_running(&self) -> bool {
-        use RunPhase::{Measuring, Starting, WarmingUp};
-        matches!(self.phase, Starting { .. } | WarmingUp | Measuring)
+        matches!(self.phase, RunPhase::Starting { .. } | RunPhase::WarmingUp | RunPhase::Measuring)
     }
 
-    /// Nothing is begun any more.
     pub(crate) const fn is_ending(&self) -> bool {
         use RunPhase::{Draining, Finished, Finishing};
         matches!(self.phase, Draining { .. } | Finishing { .. } | Finished)
     }
 
-    /// Goes on to the warm-up and the measured phase when their time has come; returns whether the
-    /// latter begins.
+    /// Goes on to the warm-up and the measured phase in time; returns whether the latter begins.
     pub(crate) fn advance(&mut self, now: Instant, counters: &mut TurnCounters) -> bool {
         if let RunPhase::Starting { t0 } = self.phase
             && now >= t0
@@ -185,8 +174,7 @@ impl<G: ProgressSink> RunPhases<G> {
         called_off
     }
 
-    /// The measured phase, or the warm-up, has ended at `end`. What is under way may still finish
-    /// until `deadline`.
+    /// The present phase has ended at `end`; what is under way may still finish until `deadline`.
     pub(crate) fn drain(&mut self, now: Instant, end: Instant, deadline: Instant) {
         if self.phase == RunPhase::Measuring {
             self.progress.measure_ends();
@@ -230,7 +218,6 @@ impl<G: ProgressSink> RunPhases<G> {
         }
     }
 
-    /// Until when ending may take, while it does.
     pub(crate) const fn finish_by(&self) -> Option<Instant> {
         match self.phase {
             RunPhase::Finishing { deadline } => Some(deadline),
@@ -238,8 +225,7 @@ impl<G: ProgressSink> RunPhases<G> {
         }
     }
 
-    /// Whether even the closes of what was given up have taken too long: then they are left to the
-    /// driver.
+    /// Whether even the closes of what was given up have taken too long for them to be awaited.
     pub(crate) fn is_close_overdue(&self, now: Instant) -> bool {
         self.finish_by().is_some_and(|at| now >= at + CLOSING_MAX)
     }

@@ -1,5 +1,4 @@
-//! What a client worker counts: operations, and errors by the stage of the conversation and the
-//! cause.
+//! What a client worker counts: operations, and errors by stage and cause.
 
 use tare_stats::histogram::{Recording, SameBin};
 use tare_stats::result::{ErrorCount, Operations};
@@ -10,15 +9,11 @@ const KINDS_MAX: usize = 32;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// Opening a socket, or connecting.
     Connect,
-    /// The hello and its answer.
     Handshake,
     Send,
     Receive,
-    /// Making sense of what was received.
     Parse,
-    /// Ending the session and receiving the figures.
     Close,
 }
 
@@ -71,7 +66,6 @@ impl Errors {
         self.0.iter().map(|e| e.2).sum()
     }
 
-    /// As results carry them.
     pub(crate) fn to_counts(&self) -> Vec<ErrorCount> {
         let count = |(stage, cause, count): &(Stage, &'static str, u64)| ErrorCount {
             phase: stage.name().to_owned(),
@@ -95,7 +89,6 @@ impl Tally {
     }
 }
 
-/// What a client worker that sends requests has recorded.
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) recording: Recording,
@@ -146,18 +139,13 @@ mod tests {
     #[test]
     fn errors_are_counted_by_stage_and_cause_and_none_vanishes() {
         let mut errors = Errors::default();
-        errors.count(Stage::Connect, "ECONNREFUSED");
-        errors.count(Stage::Connect, "ECONNREFUSED");
-        errors.count(Stage::Receive, "ECONNREFUSED");
+        for stage in [Stage::Connect, Stage::Connect, Stage::Receive] {
+            errors.count(stage, "ECONNREFUSED");
+        }
         let counts = errors.to_counts();
         assert_eq!(counts.len(), 2);
         assert_eq!((counts[0].phase.as_str(), counts[0].count), ("connect", 2));
-        let causes: Vec<&'static str> =
-            (0..40).map(|i| &*Box::leak(format!("E{i}").into_boxed_str())).collect();
-        for cause in causes {
-            errors.count(Stage::Send, cause);
-        }
-        let total: u64 = errors.to_counts().iter().map(|e| e.count).sum();
-        assert_eq!(total, 43);
+        (0..40).for_each(|i| errors.count(Stage::Send, format!("E{i}").leak()));
+        assert_eq!(errors.to_counts().iter().map(|e| e.count).sum::<u64>(), 43);
     }
 }

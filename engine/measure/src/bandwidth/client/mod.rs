@@ -350,10 +350,6 @@ impl<D: Driver, G: ProgressSink> Role<D> for BulkClient<G> {
         self.is_paced && self.has_begun()
     }
 
-    fn take_timed(&mut self) -> u64 {
-        0
-    }
-
     fn is_finished(&self) -> bool {
         self.is_finished_now()
     }

@@ -30,6 +30,10 @@ use tare_units::error::{Error, Result};
 use tare_units::limits::ONE_GO_MAX;
 use tare_units::text::Id;
 
+type SessionWorker = WorkerThread<Sender<Admitted<OwnedFd, SessionPermit>>>;
+
+const OVERRULED: &str = "it blocks (--allow-spin overrules)";
+
 #[derive(Debug)]
 pub(super) struct Admission {
     accept: Accept,
@@ -47,8 +51,8 @@ pub(super) struct Dispatcher {
     environment: Environment,
     /// The client that `environment` names the device towards.
     routed_to: Option<IpAddr>,
-    chosen: HashMap<BackendAsked, std::result::Result<Chosen, Error>>,
-    workers: HashMap<(Backend, u32), WorkerThread<Sender<Admitted<OwnedFd, SessionPermit>>>>,
+    chosen: HashMap<BackendAsked, Result<Chosen>>,
+    workers: HashMap<(Backend, u32), SessionWorker>,
     http: Option<WorkerThread<Inbox<OwnedFd>>>,
     /// The log says already that HTTP clients are not served.
     http_denied: bool,
@@ -73,6 +77,7 @@ impl Dispatcher {
         let instance = random::number()?;
         let mut environment = environment::capture(None);
         environment.instance = Some(format!("{instance:016x}"));
+        let cookies = CookieKey(random::bytes()?);
         let mut this = Self {
             plan: plan.clone(),
             cpus,
@@ -86,10 +91,7 @@ impl Dispatcher {
             http: None,
             http_denied: false,
             sessions: Arc::default(),
-            datagrams: Arc::new(UdpServerFront::new(
-                CookieKey(random::bytes()?),
-                plan.secret.clone(),
-            )),
+            datagrams: Arc::new(UdpServerFront::new(cookies, plan.secret.clone())),
             stopping,
             log,
         };
@@ -100,42 +102,34 @@ impl Dispatcher {
 
     /// The backend for a request, probed once.
     fn backend(&mut self, asked: BackendAsked) -> Result<Chosen> {
-        let choice = match (asked, self.plan.backend) {
-            (BackendAsked::Auto, allowed) => allowed,
-            (BackendAsked::Uring, BackendChoice::Only(Backend::Epoll))
-            | (BackendAsked::Epoll, BackendChoice::Only(Backend::Uring)) => {
-                return Err(Error::usage(format!(
-                    "the server was started for another backend than {asked:?}"
-                ))
-                .remedy("ask for --backend auto, or start the server without --backend"));
-            }
-            (BackendAsked::Uring, _) => BackendChoice::Only(Backend::Uring),
-            (BackendAsked::Epoll, _) => BackendChoice::Only(Backend::Epoll),
+        let choice = match asked {
+            BackendAsked::Auto => self.plan.backend,
+            BackendAsked::Uring => BackendChoice::Only(Backend::Uring),
+            BackendAsked::Epoll => BackendChoice::Only(Backend::Epoll),
         };
+        if choice != self.plan.backend && self.plan.backend != BackendChoice::Auto {
+            let message = format!("the server was started for another backend than {asked:?}");
+            return Err(Error::usage(message)
+                .remedy("ask for --backend auto, or start the server without --backend"));
+        }
         self.chosen.entry(asked).or_insert_with(|| tare_driver::probe::choose(choice)).clone()
     }
 
     /// What the server grants of the wait mode asked for, and why not all of it.
     fn grant(&self, asked: WaitMode, shares_cpu: bool) -> (WaitMode, Option<String>) {
-        if asked == WaitMode::Block {
-            return (WaitMode::Block, None);
-        }
-        if shares_cpu {
-            let why = "client and server share a CPU: the server blocks".to_owned();
-            return (WaitMode::Block, Some(why));
-        }
-        if self.cpus.can_spin() || self.plan.allow_spin {
-            return (asked, None);
-        }
         let why = match self.cpus.quota {
-            Some(quota) if quota < 2.0 => format!("the server's cgroup grants {quota} CPUs"),
-            _ => format!("the server may use {} CPU only", self.cpus.allowed.len()),
+            _ if asked == WaitMode::Block => return (asked, None),
+            _ if shares_cpu => "client and server share a CPU: the server blocks".to_owned(),
+            _ if self.cpus.can_spin() || self.plan.allow_spin => return (asked, None),
+            Some(quota) if quota < 2.0 => {
+                format!("the server's cgroup grants {quota} CPUs: {OVERRULED}")
+            }
+            _ => format!("the server may use {} CPU only: {OVERRULED}", self.cpus.allowed.len()),
         };
-        (WaitMode::Block, Some(format!("{why}: it blocks (--allow-spin overrules)")))
+        (WaitMode::Block, Some(why))
     }
 
-    /// This machine, with the device of the route to the client, which is looked up when it
-    /// changes.
+    /// This machine, with the device of the route to the client: looked up when that changes.
     fn environment_towards(&mut self, peer: Option<SocketAddr>) -> Environment {
         let to = peer.map(|peer| peer.ip());
         if to != self.routed_to {
@@ -167,9 +161,7 @@ impl Dispatcher {
     /// request is seen to as if none worked.
     fn backend_with_worker(&mut self, asked: BackendAsked, cpu: u32) -> Result<Chosen> {
         let chosen = self.backend(asked)?;
-        let Err(error) = self.ensure_worker(chosen.backend, cpu) else {
-            return Ok(chosen);
-        };
+        let Err(error) = self.ensure_worker(chosen.backend, cpu) else { return Ok(chosen) };
         if chosen.backend != Backend::Uring {
             return Err(error);
         }

@@ -1,38 +1,30 @@
 use super::*;
 use crate::server::plan::HttpSettings;
+use crate::worker::session::tests::hello;
 use crossbeam::channel::bounded;
 use tare_units::Nanos;
 use tare_units::limits::{MESSAGE_MAX, SESSION_MEMORY_MAX, SESSIONS_MAX};
 
 fn dispatcher() -> Dispatcher {
     let plan = ServePlan {
-        listen: Vec::new(),
-        listen_is_default: false,
-        once: false,
         max_sessions: SESSIONS_MAX,
         max_duration: Nanos::from_secs(60),
         idle_timeout: Nanos::from_secs(30),
-        allow_spin: false,
-        cpus: None,
         backend: BackendChoice::Only(Backend::Epoll),
-        secret: None,
         http: Some(HttpSettings::default()),
+        ..ServePlan::default()
     };
     Dispatcher::new(&plan, &[], Arc::default(), Arc::new(|_: &str, _: &str| {})).unwrap()
 }
 
-fn hello(transport: &str, size_bytes: u32) -> Hello {
-    serde_json::from_value(serde_json::json!({
-        "run_id": "0000000000000001", "test": "ping_pong", "transport": transport, "size_bytes": size_bytes, "wait": "block",
-        "timeout_ns": 1,
-    }))
-    .unwrap()
+fn of(transport: Transport, size_bytes: u32) -> Hello {
+    Hello { transport, size_bytes: size_bytes.into(), ..hello() }
 }
 
 #[test]
 fn the_largest_messages_are_not_taken_by_the_thousand() {
     let mut dispatcher = dispatcher();
-    let hello = hello("tcp", MESSAGE_MAX);
+    let hello = of(Transport::Tcp, MESSAGE_MAX);
     let mut held = Vec::new();
     let refusal = loop {
         match dispatcher.admit(&hello, None) {
@@ -49,13 +41,11 @@ fn the_largest_messages_are_not_taken_by_the_thousand() {
 
 #[test]
 fn as_many_small_sessions_as_a_server_takes_by_default_fit() {
-    for (transport, size) in [("tcp", 1), ("tcp", 64), ("udp", 16), ("udp", 64)] {
-        let mut dispatcher = dispatcher();
-        let hello = hello(transport, size);
-        let mut held = Vec::new();
-        for _ in 0..SESSIONS_MAX {
-            held.push(dispatcher.admit(&hello, None).expect("there is room"));
-        }
+    use Transport::{Tcp, Udp};
+    for (transport, size) in [(Tcp, 1), (Tcp, 64), (Udp, 16), (Udp, 64)] {
+        let (mut dispatcher, hello) = (dispatcher(), of(transport, size));
+        let admit = |_| dispatcher.admit(&hello, None).expect("there is room");
+        let _held: Vec<_> = (0..SESSIONS_MAX).map(admit).collect();
         let refusal = dispatcher.admit(&hello, None).unwrap_err();
         assert!(refusal.remedy.unwrap().contains("--max-sessions"));
     }

@@ -5,8 +5,7 @@
 //! connection is over after one round trip, so a hand-over between two threads would cost more than
 //! the exchange. While a client opens connections whose request follows the hello at once, the
 //! worker that serves it accepts them itself. It returns every connection that turns out to be
-//! anything else, with what it has read of it, and the listener when no such connection has come
-//! for a while.
+//! anything else, with what it has read, and the listener when no such connection came for long.
 
 use std::collections::{HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
@@ -34,7 +33,6 @@ use tare_units::{Instant, Nanos};
 
 /// With port 0: how many free TCP ports are tried for one that is free for UDP as well.
 const PORTS_TRIED: u32 = 16;
-/// Bytes read at a time before the hello is complete.
 const HELLO_READ: u32 = 512;
 /// Found in the first bytes of a client that asks for the queue, whose replies name arrivals.
 const QUEUE: &[u8] = b" /queue";
@@ -157,7 +155,6 @@ struct Pending {
     silent: bool,
     /// When the last of what it said arrived, by the kernel's clock, where that stamps.
     stamp: Option<Nanos>,
-    /// Its number among all that were accepted.
     ordinal: u64,
     /// The refusal is on its way: close when it is sent.
     refused: bool,
@@ -171,6 +168,9 @@ struct DatagramSocket {
     send: BufferId,
     sending: bool,
 }
+
+/// A connection that leaves the front, its peer, and what it said behind its hello.
+type Taken<S> = (S, Option<SocketAddr>, Vec<u8>);
 
 /// A verified datagram client whose own socket is being connected.
 #[derive(Debug)]
@@ -232,13 +232,11 @@ pub struct Acceptor<P: Dispatch<S>, S = OwnedFd> {
     hello_within: Nanos,
     /// A connection that has not said a word is closed after that.
     silent_within: Nanos,
-    /// Connections kept while they have not yet said what they want.
     pending_max: usize,
     listeners: Vec<SocketId>,
     datagram_sockets: Vec<DatagramSocket>,
     udp: Arc<UdpServerFront>,
     pending: Slab<Pending>,
-    /// Those of `pending` that are not being closed.
     open: usize,
     accepted: u64,
     connecting: Slab<Connecting<P::Admission>>,
@@ -303,7 +301,6 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
         &self.dispatch
     }
 
-    /// Clients that have yet to become a session, or are being turned away.
     #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {
         self.pending.len() + self.connecting.len()
@@ -344,9 +341,9 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
         }
         let index = self.pending.vacant_key();
         let slot = PENDING_BASE + u32::try_from(index).expect("below SOCKETS_MAX");
-        let mut link = Link::new(io, slot, socket, HELLO_READ as usize, 0)?;
+        let mut link = Link::new(io, (slot, socket), (HELLO_READ as usize, 0))?;
         if bytes.is_empty() {
-            link.receive_stamped(io, 0, HELLO_READ)?;
+            link.receive_stamped(io, HELLO_READ)?;
         }
         self.accepted += 1;
         let mut handshake = ServerHandshake::new(self.secret.clone(), self.dispatch.nonce());
@@ -391,7 +388,7 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
     /// thousand come at the same instant.
     fn close_older_half(&mut self, io: &mut impl Driver) -> Result {
         let pending = self.pending.iter_mut().map(|(_, pending)| pending);
-        let mut open: Vec<_> = pending.filter(|pending| !pending.link.is_closing()).collect();
+        let mut open: Vec<_> = pending.filter(|pending| !pending.link.closing).collect();
         open.sort_unstable_by_key(|pending| pending.ordinal);
         let older = (open.len() / 2 + 1).min(open.len());
         self.open -= older;
@@ -405,12 +402,10 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
         outcome: &Outcome,
         now: Instant,
     ) -> Result {
-        let Some(pending) = self.pending.get_mut(index) else {
-            return Ok(());
-        };
+        let Some(pending) = self.pending.get_mut(index) else { return Ok(()) };
         let link = &mut pending.link;
         link.handle_completed(purpose);
-        if link.is_closing() {
+        if link.closing {
             if link.is_quiet() {
                 self.pending.remove(index).link.free(io);
             }
@@ -418,7 +413,7 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
         }
         match (purpose, outcome) {
             (Purpose::Receive, Outcome::ReceivedStamped { len: 1.., .. }) if pending.refused => {
-                link.receive_stamped(io, 0, HELLO_READ)
+                link.receive_stamped(io, HELLO_READ)
             }
             (Purpose::HalfClose, Outcome::HalfClosed) => Ok(()),
             (Purpose::Receive, Outcome::ReceivedStamped { len: len @ 1.., at }) => {
@@ -435,47 +430,40 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
                 true => self.step_handshake(io, index, now),
                 false => Ok(()),
             },
-            _ => self.give_up(io, index, ServerHandshake::handle_closed),
+            _ => self.fail(io, index, ServerHandshake::handle_closed),
         }
     }
 
     /// Closes a connection that did not become a session, and says `why` to its handshake.
-    fn give_up(
-        &mut self,
-        io: &mut impl Driver,
-        at: usize,
-        why: fn(&mut ServerHandshake),
-    ) -> Result {
+    fn fail(&mut self, io: &mut impl Driver, at: usize, why: fn(&mut ServerHandshake)) -> Result {
         let pending = &mut self.pending[at];
         why(&mut pending.handshake);
         // Health checks connect and close without a word, every few seconds: no news.
         if let Some(ServerEvent::Failed(reason)) = pending.handshake.poll_event()
             && reason != ServerFailure::ClosedSilently
         {
-            log_failure(&mut self.dispatch, pending.peer, &reason);
+            log_failed(&mut self.dispatch, pending.peer, &reason);
         }
-        self.open -= usize::from(!pending.link.is_closing());
+        self.open -= usize::from(!pending.link.closing);
         pending.link.close(io)
     }
 
     fn handle_hello_deadlines(&mut self, io: &mut impl Driver, now: Instant) -> Result {
         let late = |(_, pending): &(usize, &Pending)| {
             let within = if pending.silent { self.silent_within } else { self.hello_within };
-            !pending.link.is_closing() && now.since(pending.since) > within
+            !pending.link.closing && now.since(pending.since) > within
         };
         let late: Vec<usize> = self.pending.iter().filter(late).map(|(index, _)| index).collect();
         for index in late {
-            self.give_up(io, index, ServerHandshake::handle_timeout)?;
+            self.fail(io, index, ServerHandshake::handle_timeout)?;
         }
         Ok(())
     }
 
     /// Sends what the handshake wants sent, acts on what it found, and asks for more bytes.
     fn step_handshake(&mut self, io: &mut impl Io<S>, index: usize, now: Instant) -> Result {
-        let is_free = |p: &&Pending| !p.link.is_closing() && !p.link.is_sending_control();
-        let Some(pending) = self.pending.get(index).filter(is_free) else {
-            return Ok(());
-        };
+        let is_free = |p: &&Pending| !p.link.closing && !p.link.is_sending_control();
+        let Some(pending) = self.pending.get(index).filter(is_free) else { return Ok(()) };
         if pending.handshake.request_follows() && self.awaits_listener(io, index)? {
             return Ok(());
         }
@@ -502,7 +490,7 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
                 }
                 ServerEvent::Failed(error) => error,
             };
-            log_failure(&mut self.dispatch, pending.peer, &error);
+            log_failed(&mut self.dispatch, pending.peer, &error);
             pending.refused = true;
         }
         let link = &mut pending.link;
@@ -514,7 +502,7 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
             // reset the connection, and the reset would overtake the refusal.
             link.half_close(io)?;
         }
-        if link.is_receiving() { Ok(()) } else { link.receive_stamped(io, 0, HELLO_READ) }
+        if link.is_receiving() { Ok(()) } else { link.receive_stamped(io, HELLO_READ) }
     }
 
     /// Has the kernel stamp what arrives on connections to come, which inherit it from their
@@ -524,8 +512,8 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
     /// for every packet of the machine, those of ping-pong sessions included.
     fn have_arrivals_stamped(&mut self, io: &mut impl Driver) {
         self.stamps = true;
-        let open = self.pending.iter().map(|(_, p)| p).filter(|pending| !pending.link.is_closing());
-        let sockets = open.map(|pending| pending.link.socket());
+        let open = self.pending.iter().map(|(_, p)| p).filter(|pending| !pending.link.closing);
+        let sockets = open.map(|pending| pending.link.socket);
         for socket in self.listeners.iter().copied().chain(sockets) {
             // Where the kernel does not, the instant of the reaping has to do.
             let _ = io.set_option(socket, &SocketOption::ReceiveTimestamps(true));
@@ -542,7 +530,7 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
         if self.stamps {
             // What a session receives goes the kernel's plain way.
             let plain = SocketOption::ReceiveTimestamps(false);
-            let _ = io.set_option(self.pending[index].link.socket(), &plain);
+            let _ = io.set_option(self.pending[index].link.socket, &plain);
         }
         let one_go = hello.request_follows;
         let listener = one_go.then(|| self.to_hand_over.take()).flatten();
@@ -553,16 +541,11 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
         Ok(())
     }
 
-    /// Takes a connection off the front's driver: its socket where that can be had, its peer, and
-    /// what it said behind its hello.
-    fn take_pending(
-        &mut self,
-        io: &mut impl Io<S>,
-        index: usize,
-    ) -> Result<Option<(S, Option<SocketAddr>, Vec<u8>)>> {
+    /// Takes a connection off the front's driver, where its socket can be had.
+    fn take_pending(&mut self, io: &mut impl Io<S>, index: usize) -> Result<Option<Taken<S>>> {
         let Pending { link, peer, handshake, .. } = self.pending.remove(index);
         self.open -= 1;
-        let socket = self.release(io, link.socket(), "connection")?;
+        let socket = self.release(io, link.socket, "connection")?;
         link.free(io);
         Ok(socket.map(|socket| (socket, peer, handshake.into_rest())))
     }
@@ -631,9 +614,7 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
                 Err(TryRecvError::Disconnected) => break,
             }
         }
-        let Some((home, _)) = self.lent.take() else {
-            return Ok(());
-        };
+        let Some((home, _)) = self.lent.take() else { return Ok(()) };
         let Ok(listener) = io.adopt(home) else {
             let line = "the listening socket is lost: start the server again";
             self.dispatch.log("listener", line);
@@ -727,9 +708,7 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
         outcome: &Outcome,
         now: Instant,
     ) -> Result {
-        let Some(connecting) = self.connecting.try_remove(index) else {
-            return Ok(());
-        };
+        let Some(connecting) = self.connecting.try_remove(index) else { return Ok(()) };
         let Connecting { socket, hello, key, admission } = connecting;
         if *outcome != Outcome::Connected {
             return close_orphan(io, socket);
@@ -763,42 +742,36 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
     }
 }
 
-/// A listener and a datagram socket of the same port.
 fn open_pair(
     io: &mut impl Driver,
     address: SocketAddr,
 ) -> Result<(SocketId, SocketId, SocketAddr), OpError> {
-    let mut tries = 0;
-    loop {
+    for _ in 0..PORTS_TRIED {
         let listener = io.open(&SocketSpec::listener(address))?;
         let bound = io.local_addr(listener).unwrap_or(address);
-        let spec = SocketSpec {
+        let error = match io.open(&SocketSpec {
             kind: SocketKind::Datagram,
             local: Some(bound),
             reuse_port: true,
             packet_info: true,
             ..SocketSpec::datagram_to(bound)
-        };
-        let error = match io.open(&spec) {
+        }) {
             Ok(socket) => return Ok((listener, socket, bound)),
             Err(error) => error,
         };
         close_orphan(io, listener).map_err(|_| OpError::NoMemory)?;
-        tries += 1;
-        // The kernel chose a port that is free for TCP only.
-        let again = error == OpError::AddressInUse && address.port() == 0;
-        if !again || tries == PORTS_TRIED {
+        if error != OpError::AddressInUse || address.port() != 0 {
             return Err(error);
         }
+        // The kernel chose a port that is free for TCP only.
     }
+    Err(OpError::AddressInUse)
 }
 
-/// Takes connections off a listener, one after the other.
 fn accept(io: &mut impl Driver, slot: u32, listener: SocketId) -> Result {
     io.push(token(slot, Purpose::Accept), Op::Accept { listener, multishot: true })
 }
 
-/// Closes a socket that nobody will serve.
 fn close_orphan(io: &mut impl Driver, socket: SocketId) -> Result {
     io.push(token(ORPHAN, Purpose::Close), Op::Close { socket })
 }
@@ -858,20 +831,8 @@ impl<D: Driver, P: Dispatch<D::Socket>> Role<D> for Acceptor<P, D::Socket> {
         self.handle_hello_deadlines(io, now)
     }
 
-    fn poll_submit(&mut self, _: &mut D, _: Instant) -> Result {
-        Ok(())
-    }
-
     fn poll_wait(&self, now: Instant) -> Wait {
         Wait::Until(now + NAP)
-    }
-
-    fn has_ready(&self) -> bool {
-        false
-    }
-
-    fn take_timed(&mut self) -> u64 {
-        0
     }
 
     fn is_finished(&self) -> bool {
@@ -879,13 +840,9 @@ impl<D: Driver, P: Dispatch<D::Socket>> Role<D> for Acceptor<P, D::Socket> {
     }
 }
 
-fn log_failure<S>(
-    dispatch: &mut impl Dispatch<S>,
-    peer: Option<SocketAddr>,
-    reason: &ServerFailure,
-) {
+fn log_failed<S>(log: &mut impl Dispatch<S>, peer: Option<SocketAddr>, why: &ServerFailure) {
     let name = peer.map_or_else(|| "a client".to_owned(), |peer| peer.to_string());
-    dispatch.log(reason.kind(), &format!("{name}: {reason}"));
+    log.log(why.kind(), &format!("{name}: {why}"));
 }
 
 #[cfg(test)]
@@ -906,14 +863,14 @@ mod tests {
 
     #[test]
     fn a_link_local_address_keeps_its_interface() {
-        let from: SocketAddr = "[fe80::2%3]:5000".parse().unwrap();
-        let local = local_of("fe80::1".parse().unwrap(), 7117, from);
-        assert_eq!(local, "[fe80::1%3]:7117".parse().unwrap());
-        let global = local_of("2001:db8::1".parse().unwrap(), 7117, from);
-        assert_eq!(global, "[2001:db8::1]:7117".parse().unwrap());
-        let v4 = "192.0.2.1:5000".parse().unwrap();
-        let local = local_of("192.0.2.2".parse().unwrap(), 7117, v4);
-        assert_eq!(local, "192.0.2.2:7117".parse().unwrap());
+        for (ip, from, expected) in [
+            ("fe80::1", "[fe80::2%3]:5000", "[fe80::1%3]:7117"),
+            ("2001:db8::1", "[fe80::2%3]:5000", "[2001:db8::1]:7117"),
+            ("192.0.2.2", "192.0.2.1:5000", "192.0.2.2:7117"),
+        ] {
+            let local = local_of(ip.parse().unwrap(), 7117, from.parse().unwrap());
+            assert_eq!(local, expected.parse().unwrap());
+        }
     }
 
     #[test]
@@ -924,11 +881,8 @@ mod tests {
         assert!(handed.knows(&key(1), Instant(0) + HANDED_FOR));
         assert!(!handed.knows(&key(2), Instant(0)));
         assert!(!handed.knows(&key(1), Instant(1) + HANDED_FOR));
-        for nonce in 0..2 * HANDED_MAX as u64 {
-            handed.note(key(nonce), Instant(0));
-        }
-        assert_eq!(handed.order.len(), HANDED_MAX);
-        assert_eq!(handed.keys.len(), HANDED_MAX);
+        (0..2 * HANDED_MAX as u64).for_each(|nonce| handed.note(key(nonce), Instant(0)));
+        assert_eq!((handed.order.len(), handed.keys.len()), (HANDED_MAX, HANDED_MAX));
         assert!(!handed.knows(&key(0), Instant(0)));
     }
 }

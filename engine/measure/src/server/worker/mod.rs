@@ -1,6 +1,5 @@
 //! The server's roles: the [`front`] hears hellos, [`Sessions`] answers, and [`http`] serves HTTP.
 
-mod listener;
 mod session;
 
 pub mod front;
@@ -8,10 +7,11 @@ pub mod http;
 
 use std::sync::Arc;
 
-use crate::worker::link::slot_of;
+pub(crate) use crate::worker::Result;
+use crate::worker::link::{Purpose, slot_of, token};
 use crate::worker::{Role, TurnCounters};
 use crossbeam::channel::Receiver;
-use tare_driver::{Completion, Driver, DriverError, Wait};
+use tare_driver::{Completion, Driver, Op, Outcome, SocketId, Wait};
 use tare_proto::datagram::UdpServerFront;
 use tare_proto::hello::{Accept, Figures, Hello, WaitMode};
 use tare_stats::result::{CpuUse, Instrument};
@@ -19,14 +19,10 @@ use tare_units::bounds::{CLOSING_MAX, NAP, STOP_MAX};
 use tare_units::limits::{HYBRID_SPIN, SESSIONS_MAX};
 use tare_units::{Instant, Nanos};
 
-use front::Arrival;
-use listener::BorrowedListener;
+use front::{Arrival, Lease, Listener};
 use session::{Session, Terms, Want};
 
 pub(crate) use session::memory_bytes;
-
-/// What a turn comes to: an error ends the driver.
-pub(crate) type Result<T = (), E = DriverError> = std::result::Result<T, E>;
 
 /// A driver whose sockets are `S` outside of it.
 pub(crate) trait Io<S>: Driver<Socket = S> {}
@@ -41,6 +37,13 @@ const WAKEUP: Nanos = Nanos::from_micros(200);
 const SPIN_PATIENCE: Nanos = Nanos::from_secs(1);
 /// A pause above that is not spun through, however regular the client is.
 const SPIN_PAUSE_MAX: Nanos = Nanos::from_secs(10);
+
+/// The listener goes back when no connection of one operation has come for so long. Until then a
+/// worker whose client asked for it spins.
+const LEASE: Nanos = Nanos::from_millis(400);
+/// Slots that no session has.
+const ORPHAN: u32 = u32::MAX - 1;
+const LISTENER: u32 = u32::MAX;
 
 /// A session with all that was decided for it.
 #[derive(Debug)]
@@ -74,6 +77,16 @@ pub struct SessionLimits {
     pub duration: Nanos,
 }
 
+/// The listener, while the front has lent it to this worker.
+#[derive(Debug)]
+struct BorrowedListener<S> {
+    socket: SocketId,
+    lease: Lease<S>,
+    used_at: Instant,
+    closing: bool,
+    closed: bool,
+}
+
 /// The role of a session worker: any number of sessions, answered as they ask.
 #[derive(Debug)]
 pub struct Sessions<S, P, M> {
@@ -82,11 +95,9 @@ pub struct Sessions<S, P, M> {
     vacant: Vec<u32>,
     /// Slots of sessions that ended in this turn, which lists may still name until the next.
     freed: Vec<u32>,
-    /// Sessions whose reply is to be sent at the next submission, and those that hold it until an
-    /// instant.
+    /// Sessions that reply at the next submission, and those that hold their reply until then.
     ready: Vec<u32>,
     held: Vec<(Instant, u32)>,
-    /// Sessions whose figures are due.
     reports: Vec<u32>,
     /// Sessions that send on a schedule, or may come to.
     paced: Vec<u32>,
@@ -99,7 +110,6 @@ pub struct Sessions<S, P, M> {
     spun_at: Instant,
     spins_until: Instant,
     active_at: Instant,
-    /// Requests among the completions of this turn.
     timed: u64,
     datagrams: Arc<UdpServerFront>,
     meter: M,
@@ -186,9 +196,7 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
             counters.reset();
             self.reset_meter();
         }
-        let Ok(socket) = io.adopt(socket) else {
-            return Ok(());
-        };
+        let Ok(socket) = io.adopt(socket) else { return Ok(()) };
         let slot = self.vacant.pop().unwrap_or_else(|| {
             self.slots.push(None);
             u32::try_from(self.slots.len() - 1).expect("bounded by the driver's sockets")
@@ -210,10 +218,9 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
         let mut session = Session::new(io, (slot, socket), terms, front, permit, now)?;
         let want = if session.terms.hello.request_follows {
             self.active_at = now;
-            session.begin_in_one_go(io, &early, now)?
+            session.begin_brief(io, &early, now)?
         } else {
-            session.begin(io)?;
-            Want::Nothing
+            session.begin(io)?
         };
         if session::is_paced(&session.terms.hello) {
             self.paced.push(slot);
@@ -223,7 +230,6 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
         self.act(io, slot, want)
     }
 
-    /// A request of the measured phase has come, or one of the warm-up.
     fn note_measured(&mut self, measured: bool) {
         if !self.measuring && measured {
             (self.measuring, self.measure_began) = (true, true);
@@ -231,8 +237,7 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
     }
 
     /// Whether a session of the present run is the first of a step: the sessions of the step before
-    /// have given their figures. A session of one ping tells nothing, its step has one before and
-    /// one after them that do.
+    /// have given their figures. One of one ping tells nothing: others before and after it do.
     fn begins_step(&self, hello: &Hello) -> bool {
         let amid = hello.connect_each && self.measuring && !self.measure_reported;
         let mut sessions = self.slots.iter().flatten();
@@ -241,7 +246,6 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
             && sessions.all(|session| session.terms.hello.brief || session.is_ended())
     }
 
-    /// A spinning session has shown that it is there.
     #[inline]
     fn note_spun(&mut self, now: Instant) {
         let pause = now.since(self.spun_at).min(SPIN_PAUSE_MAX);
@@ -276,7 +280,6 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
         Ok(())
     }
 
-    /// Frees a session that is closed and has nothing outstanding.
     fn reap(&mut self, io: &mut impl Driver, slot: u32) {
         if self.keep(slot) {
             return;
@@ -316,9 +319,7 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
         let closes = self.stopping_since.is_some_and(|at| now >= at + STOP_MAX);
         let leaving = self.check_lease(io, now)?;
         for index in 0..self.slots.len() {
-            let Some(session) = &mut self.slots[index] else {
-                continue;
-            };
+            let Some(session) = &mut self.slots[index] else { continue };
             let want = match closes {
                 true => Want::Close,
                 false if session.handle_slow_opening(io, now, leaving)? => continue,
@@ -338,9 +339,7 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
     fn report(&mut self, io: &mut impl Io<S>, counters: &TurnCounters) -> Result {
         let mut reading = None;
         while let Some(slot) = self.reports.pop() {
-            let Some(session) = self.slots[slot as usize].as_mut() else {
-                continue;
-            };
+            let Some(session) = self.slots[slot as usize].as_mut() else { continue };
             let figures = session.needs_reading().then(|| {
                 self.measure_reported |= self.measuring;
                 let read = || {
@@ -364,17 +363,128 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
         }
         Ok(())
     }
+
+    // The listener, lent to this worker.
+
+    fn borrow_listener(&mut self, io: &mut impl Io<S>, lent: Listener<S>, now: Instant) -> Result {
+        let Listener { socket, lease } = lent;
+        // Where it cannot be held, the lease ends with its drop.
+        let Ok(socket) = io.adopt(socket) else { return Ok(()) };
+        self.listener =
+            Some(BorrowedListener { socket, lease, used_at: now, closing: false, closed: false });
+        let accept = Op::Accept { listener: socket, multishot: true };
+        io.push(token(LISTENER, Purpose::Accept), accept)
+    }
+
+    fn handle_listener(&mut self, io: &mut impl Io<S>, done: &Completion, now: Instant) -> Result {
+        match (slot_of(done.token), &done.outcome) {
+            ((LISTENER, Purpose::Close), _) => {
+                if let Some(listener) = &mut self.listener {
+                    listener.closed = true;
+                }
+                self.end_lease(io);
+            }
+            ((LISTENER, Purpose::Accept), outcome) => {
+                if let Outcome::Accepted(socket) = outcome {
+                    self.take_connection(io, *socket, now)?;
+                }
+                if !done.more {
+                    // Whatever ended it, the front knows what to do about it.
+                    self.close_listener(io)?;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A connection goes to a session that waits for one, or to the front.
+    fn take_connection(&mut self, io: &mut impl Io<S>, socket: SocketId, now: Instant) -> Result {
+        let close =
+            |io: &mut _| Driver::push(io, token(ORPHAN, Purpose::Close), Op::Close { socket });
+        let Some(listener) = &self.listener else { return close(io) };
+        while !listener.closing
+            && let Some(slot) = self.parked.pop()
+        {
+            // One that ended in this turn is still named.
+            if let Some(session) = self.slots[slot as usize].as_mut() {
+                return session.renew(io, socket, now);
+            }
+        }
+        match io.release(socket) {
+            Ok(socket) => listener.lease.give(socket, Vec::new()),
+            Err(_) => close(io)?,
+        }
+        Ok(())
+    }
+
+    /// Gives the connection of a session back, and ends the session: its place may be needed.
+    fn give_back(&mut self, io: &mut impl Io<S>, slot: u32) -> Result {
+        let Some(session) = self.slots[slot as usize].as_mut() else { return Ok(()) };
+        let Some((socket, said)) = session.give_back(io) else { return session.link.close(io) };
+        // The place is free before the front is asked for one.
+        self.reap(io, slot);
+        if let Some(listener) = &self.listener {
+            listener.lease.give(socket, said);
+        }
+        self.end_lease(io);
+        Ok(())
+    }
+
+    /// Ends the lease, once the listener is closed here and every unheard connection is returned.
+    fn end_lease(&mut self, io: &mut impl Driver) {
+        let is_closed = self.listener.as_ref().is_some_and(|listener| listener.closed);
+        if !is_closed || self.slots.iter().flatten().any(Session::is_opening) {
+            return;
+        }
+        self.listener = None;
+        while let Some(slot) = self.parked.pop() {
+            self.reap(io, slot);
+        }
+    }
+
+    fn keep(&mut self, slot: u32) -> bool {
+        let (Some(listener), Some(session)) =
+            (&mut self.listener, self.slots[slot as usize].as_mut())
+        else {
+            return false;
+        };
+        if listener.closing || !session.may_be_kept() {
+            return false;
+        }
+        if session.park() {
+            listener.used_at = self.active_at;
+            self.parked.push(slot);
+        }
+        true
+    }
+
+    /// Ends the lease where it is over; returns whether it is ending.
+    fn check_lease(&mut self, io: &mut impl Driver, now: Instant) -> Result<bool> {
+        let Some(listener) = &self.listener else { return Ok(false) };
+        if self.meter.is_stopping() || now.since(listener.used_at) > LEASE {
+            self.close_listener(io)?;
+        }
+        self.end_lease(io);
+        Ok(self.listener.as_ref().is_some_and(|listener| listener.closing))
+    }
+
+    fn close_listener(&mut self, io: &mut impl Driver) -> Result {
+        let Some(listener) = self.listener.as_mut().filter(|listener| !listener.closing) else {
+            return Ok(());
+        };
+        listener.closing = true;
+        io.push(token(LISTENER, Purpose::Close), Op::Close { socket: listener.socket })
+    }
 }
 
 impl<D: Driver, P, M: Meter> Role<D> for Sessions<D::Socket, P, M> {
     fn handle_completion(&mut self, io: &mut D, completion: Completion, now: Instant) -> Result {
         let (slot, purpose) = slot_of(completion.token);
-        if slot >= listener::ORPHAN {
+        if slot >= ORPHAN {
             return self.handle_listener(io, &completion, now);
         }
-        let Some(session) = self.slots[slot as usize].as_mut() else {
-            return Ok(());
-        };
+        let Some(session) = self.slots[slot as usize].as_mut() else { return Ok(()) };
         self.active_at = now;
         let want = session.handle_completion(io, purpose, &completion, now)?;
         let spins = session.terms.accept.wait == WaitMode::Spin;

@@ -86,8 +86,7 @@ fn send_bytes(hello: &Hello) -> usize {
     }
 }
 
-/// Whether the replies are too short to carry their residence, which then is reported at the end,
-/// as a histogram.
+/// Whether replies are too short to carry their residence: then it is reported at the end.
 fn wants_residence(hello: &Hello) -> bool {
     let least = match hello.transport {
         Transport::Tcp => ping_pong::RESIDENCE_LEN,
@@ -108,14 +107,16 @@ pub(super) enum Want {
     GiveBack,
 }
 
+/// What comes of a step, unless the driver has ended.
+type Step = Result<Want>;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Exchanging,
     /// TCP: the figures are on their way.
     Reporting,
     /// TCP: the figures are sent; what the client still sends is read until it closes, since
-    /// closing over unread bytes would reset the connection, and the reset would overtake the
-    /// figures.
+    /// closing over unread bytes would send a reset, which would overtake the figures.
     Draining,
 }
 
@@ -160,7 +161,6 @@ fn sender(streaming: &mut Option<Box<Streaming>>) -> Option<&mut Sender> {
 
 #[derive(Debug, Default)]
 struct OneGo {
-    /// The hello of its client, in its frame.
     hello: Vec<u8>,
     /// How much has come of a connection's hello and request, until they are whole.
     opening: Option<usize>,
@@ -170,7 +170,6 @@ struct OneGo {
     parked: bool,
 }
 
-/// What a client asked for, and what it was answered.
 #[derive(Debug)]
 pub(super) struct Terms {
     pub(super) hello: Box<Hello>,
@@ -190,7 +189,6 @@ pub(super) struct Session<P> {
     since: Instant,
     active_at: Instant,
     size: u32,
-    /// What is received at a time, bytes.
     receive_len: u32,
     front: Arc<UdpServerFront>,
     request: Progress,
@@ -211,7 +209,6 @@ pub(super) struct Session<P> {
     ended_at: Option<Instant>,
     /// The figures were sent, or last asked for.
     reported_at: Option<Instant>,
-    /// TCP: the client's end of the stream has come.
     client_ended: bool,
     one_go: OneGo,
 }
@@ -234,7 +231,7 @@ impl<P> Session<P> {
         reply.handle_sent(size as usize);
         let most = opening_bytes(hello) + receive;
         Ok(Self {
-            link: Link::new(io, slot, socket, most, send_bytes(hello))?,
+            link: Link::new(io, (slot, socket), (most, send_bytes(hello)))?,
             terms,
             _permit: permit,
             stage: Stage::Exchanging,
@@ -269,14 +266,13 @@ impl<P> Session<P> {
     }
 
     pub(super) const fn is_over(&self) -> bool {
-        self.link.is_closing() && self.link.is_quiet()
+        self.link.closing && self.link.is_quiet()
     }
 
-    /// Tells the client that it is accepted, and awaits its first request.
-    pub(super) fn begin(&mut self, io: &mut impl Driver) -> Result {
+    pub(super) fn begin(&mut self, io: &mut impl Driver) -> Step {
         if let Err(refuse) = self.prepare_stream(io) {
             self.stage = Stage::Reporting;
-            return self.link.send_control(io, &refuse.encode());
+            return self.link.send_control(io, &refuse.encode()).map(|()| Want::Nothing);
         }
         let accept = match self.terms.hello.transport {
             Transport::Tcp => self.terms.accept.encode(),
@@ -287,18 +283,20 @@ impl<P> Session<P> {
     }
 
     /// Receives what comes next, unless that is under way.
-    fn receive_next(&mut self, io: &mut impl Driver) -> Result {
+    fn receive_next(&mut self, io: &mut impl Driver) -> Step {
         if self.link.is_receiving() {
-            return Ok(());
+            return Ok(Want::Nothing);
         }
         if let Some(streaming) = &mut self.streaming
             && let Some(receiver) = &mut streaming.receiver
             && self.stage == Stage::Exchanging
             && self.ended_at.is_none()
         {
-            return receiver.receive(io, &mut self.link, self.active_at);
+            receiver.receive(io, &mut self.link, self.active_at)?;
+        } else {
+            self.link.receive(io, 0, self.receive_len)?;
         }
-        self.link.receive(io, 0, self.receive_len)
+        Ok(Want::Nothing)
     }
 
     pub(super) fn handle_completion(
@@ -307,10 +305,10 @@ impl<P> Session<P> {
         purpose: Purpose,
         completion: &Completion,
         now: Instant,
-    ) -> Result<Want> {
+    ) -> Step {
         let outcome = &completion.outcome;
         self.link.handle(purpose, outcome, completion.more);
-        if self.link.is_closing() {
+        if self.link.closing {
             return Ok(Want::Nothing);
         }
         if self.one_go.opening.is_some() {
@@ -322,15 +320,14 @@ impl<P> Session<P> {
                 Transport::Tcp if *n == 0 => self.handle_end_of_stream(io, now),
                 Transport::Tcp if streams => self.handle_payload(io, *n, now),
                 Transport::Tcp => self.handle_bytes(io, *n, now),
-                Transport::Udp if streams => self.handle_datagrams(io, *n, now),
-                Transport::Udp => self.handle_datagram(io, *n, now),
+                Transport::Udp => self.handle_datagrams(io, *n, now),
             },
             (Purpose::Send, Outcome::Sent(n)) if streams => {
-                self.handle_stream_sent(io, 1, u64::from(*n), now)
+                self.handle_sends(io, 1, u64::from(*n), now)
             }
             (Purpose::Send, Outcome::Sent(n)) => self.handle_sent(io, *n, now),
             (Purpose::Send, Outcome::SentRepeated { sends, bytes }) => {
-                self.handle_stream_sent(io, *sends, *bytes, now)
+                self.handle_sends(io, *sends, *bytes, now)
             }
             (Purpose::Send, Outcome::Released { copied }) => {
                 if let Some(sender) = sender(&mut self.streaming) {
@@ -353,11 +350,11 @@ impl<P> Session<P> {
         purpose: Purpose,
         error: OpError,
         now: Instant,
-    ) -> Result<Want> {
+    ) -> Step {
         let of_stream = self.streaming.is_some() && purpose == Purpose::Send;
         let is_lost = self.is_udp() && is_loss(error);
         if of_stream && !is_lost && self.handle_uncut(io, error) {
-            return self.handle_stream_sent(io, 0, 0, now);
+            return self.handle_sends(io, 0, 0, now);
         }
         if is_lost || !is_departure(error) {
             let phase = if purpose == Purpose::Receive { "receive" } else { "send" };
@@ -370,7 +367,7 @@ impl<P> Session<P> {
         match purpose {
             // The device's queue is full, or the path is away: where nothing is paced, the next
             // datagram takes the place of this one.
-            Purpose::Send if of_stream => return self.handle_stream_sent(io, 0, 0, now),
+            Purpose::Send if of_stream => return self.handle_sends(io, 0, 0, now),
             Purpose::SendControl => {
                 self.link.handle_control_sent(io, u32::MAX)?;
                 self.answer_next(io)?;
@@ -389,7 +386,7 @@ impl<P> Session<P> {
         self.resume_stream(io, Want::Nothing, now)
     }
 
-    fn handle_control_sent(&mut self, io: &mut impl Driver, n: u32, now: Instant) -> Result<Want> {
+    fn handle_control_sent(&mut self, io: &mut impl Driver, n: u32, now: Instant) -> Step {
         if !self.link.handle_control_sent(io, n)? {
             return Ok(Want::Nothing);
         }
@@ -400,8 +397,7 @@ impl<P> Session<P> {
             self.stage = Stage::Draining;
             self.reported_at = Some(now);
             self.link.half_close(io)?;
-            self.receive_next(io)?;
-            return Ok(Want::Nothing);
+            return self.receive_next(io);
         }
         if self.residence.is_none() && !self.is_ended() && wants_residence(&self.terms.hello) {
             // Not before the client has taken its accept: one that never reads costs no histogram.
@@ -411,10 +407,9 @@ impl<P> Session<P> {
         Ok(Want::Nothing)
     }
 
-    fn handle_bytes(&mut self, io: &mut impl Driver, n: u32, now: Instant) -> Result<Want> {
+    fn handle_bytes(&mut self, io: &mut impl Driver, n: u32, now: Instant) -> Step {
         if self.stage != Stage::Exchanging {
-            self.receive_next(io)?;
-            return Ok(Want::Nothing);
+            return self.receive_next(io);
         }
         self.figures.received_bytes += u64::from(n);
         match self.request.handle_request(n as usize) {
@@ -456,7 +451,7 @@ impl<P> Session<P> {
 
     /// Sends the reply, which is submitted at `now`. Returns whether there was one to send.
     pub(super) fn reply(&mut self, io: &mut impl Driver, now: Instant) -> Result<bool> {
-        if self.link.is_closing() || self.stage != Stage::Exchanging {
+        if self.link.closing || self.stage != Stage::Exchanging {
             return Ok(false);
         }
         let residence = now.since(self.received_at);
@@ -476,7 +471,7 @@ impl<P> Session<P> {
         Ok(true)
     }
 
-    fn handle_sent(&mut self, io: &mut impl Driver, n: u32, now: Instant) -> Result<Want> {
+    fn handle_sent(&mut self, io: &mut impl Driver, n: u32, now: Instant) -> Step {
         self.figures.sent_bytes += u64::from(n);
         if !self.reply.handle_sent(n as usize) {
             let rest = self.reply.remaining();
@@ -496,8 +491,7 @@ impl<P> Session<P> {
             return Ok(Want::Report);
         }
         // A receive beside the reply would delay it, and the next request cannot be there yet.
-        self.receive_next(io)?;
-        Ok(Want::Nothing)
+        self.receive_next(io)
     }
 
     /// Lets go of what its client has not taken: the kernel would keep it beyond the close.
@@ -509,23 +503,15 @@ impl<P> Session<P> {
 
     // Datagrams.
 
-    fn handle_datagram(&mut self, io: &mut impl Driver, n: u32, now: Instant) -> Result<Want> {
+    /// Datagrams came: one, or for a stream several at once, payload and behind it control datagrams.
+    fn handle_datagrams(&mut self, io: &mut impl Driver, n: u32, now: Instant) -> Step {
         self.figures.received_bytes += u64::from(n);
-        let want = self.handle_control(io, 0..n as usize, now)?;
-        if want == Want::Nothing {
-            self.receive_next(io)?;
-        }
-        Ok(want)
-    }
-
-    /// A stream: one datagram came, or several at once: payload, and behind it control datagrams.
-    fn handle_datagrams(&mut self, io: &mut impl Driver, n: u32, now: Instant) -> Result<Want> {
-        self.figures.received_bytes += u64::from(n);
-        let Range { mut start, end } = self.take_payload(io, n, now)?;
+        let (streams, all) = (self.streaming.is_some(), 0..n as usize);
+        let Range { mut start, end } = if streams { self.take_payload(io, n, now)? } else { all };
         let mut want = Want::Nothing;
         // Several control datagrams may have come at once: they all have one length.
         while start < end {
-            let until = (start + CONTROL_DATAGRAM).min(end);
+            let until = if streams { (start + CONTROL_DATAGRAM).min(end) } else { end };
             match self.handle_control(io, start..until, now)? {
                 Want::Nothing => {}
                 Want::Close => return Ok(Want::Close),
@@ -533,7 +519,9 @@ impl<P> Session<P> {
             }
             start = until;
         }
-        self.receive_next(io)?;
+        if streams || want == Want::Nothing {
+            self.receive_next(io)?;
+        }
         let checked = self.check_stream(io, now)?;
         Ok(if want == Want::Nothing { checked } else { want })
     }
@@ -568,18 +556,10 @@ impl<P> Session<P> {
         Ok(rest.map_or(whole, |(start, end)| start..end))
     }
 
-    /// A datagram that is no payload of a stream.
-    fn handle_control(
-        &mut self,
-        io: &mut impl Driver,
-        range: Range<usize>,
-        now: Instant,
-    ) -> Result<Want> {
-        let Some(peer) = self.terms.peer else {
-            return Ok(Want::Close);
-        };
-        let len = range.len();
-        let datagram = &io.buffer(self.link.receive_buffer())[range];
+    fn handle_control(&mut self, io: &mut impl Driver, at: Range<usize>, now: Instant) -> Step {
+        let Some(peer) = self.terms.peer else { return Ok(Want::Close) };
+        let len = at.len();
+        let datagram = &io.buffer(self.link.receive_buffer())[at];
         match self.front.handle_datagram(datagram, peer, now) {
             FrontAction::Data(header) if Some(header.session) == self.terms.accept.session => {
                 if self.streaming.is_some() {
@@ -661,7 +641,7 @@ impl<P> Session<P> {
         let (Some(streaming), Some(ask)) = (&mut self.streaming, &hello.stream) else {
             return Ok(());
         };
-        let set = set_options(io, self.link.socket(), &ask.socket, hello.transport);
+        let set = set_options(io, self.link.socket, &ask.socket, hello.transport);
         set.map_err(|refused| {
             Refuse::new(RefuseCode::Limit, refused.message("the server's kernel"))
                 .remedy(format!("there: {}", refused.remedy()))
@@ -675,22 +655,19 @@ impl<P> Session<P> {
         Ok(())
     }
 
-    /// Payload that was moved since the last call, bytes.
     #[inline]
     pub(super) fn take_moved(&mut self) -> u64 {
         self.streaming.as_mut().map_or(0, |s| std::mem::take(&mut s.moved))
     }
 
-    /// When a paced stream wants [`Session::poll_stream`] to be called.
     pub(super) fn due(&self) -> Option<Instant> {
         let sender = self.streaming.as_ref()?.sender.as_ref()?;
-        sender.due(&self.link).filter(|_| !self.link.is_closing())
+        sender.due(&self.link).filter(|_| !self.link.closing)
     }
 
-    /// Sends what is due at `now`, the instant of the submission.
     pub(super) fn poll_stream(&mut self, io: &mut impl Driver, now: Instant) -> Result {
         match sender(&mut self.streaming) {
-            Some(sender) if !self.link.is_closing() => sender.poll_submit(io, &mut self.link, now),
+            Some(sender) if !self.link.closing => sender.poll_submit(io, &mut self.link, now),
             _ => Ok(()),
         }
     }
@@ -701,7 +678,7 @@ impl<P> Session<P> {
     }
 
     /// A control frame has left the socket to payload.
-    fn resume_stream(&mut self, io: &mut impl Driver, want: Want, now: Instant) -> Result<Want> {
+    fn resume_stream(&mut self, io: &mut impl Driver, want: Want, now: Instant) -> Step {
         if want != Want::Nothing || self.stage != Stage::Exchanging {
             return Ok(want);
         }
@@ -711,13 +688,7 @@ impl<P> Session<P> {
         self.check_stream(io, now)
     }
 
-    fn handle_stream_sent(
-        &mut self,
-        io: &mut impl Driver,
-        sends: u32,
-        bytes: u64,
-        now: Instant,
-    ) -> Result<Want> {
+    fn handle_sends(&mut self, io: &mut impl Driver, sends: u32, bytes: u64, now: Instant) -> Step {
         self.figures.sent_bytes += bytes;
         self.active_at = now;
         // Answers have waited for the socket; payload waits for them in turn.
@@ -734,7 +705,7 @@ impl<P> Session<P> {
     }
 
     /// TCP: payload, or the byte that starts the test.
-    fn handle_payload(&mut self, io: &mut impl Driver, n: u32, now: Instant) -> Result<Want> {
+    fn handle_payload(&mut self, io: &mut impl Driver, n: u32, now: Instant) -> Step {
         self.figures.received_bytes += u64::from(n);
         self.active_at = now;
         if let Some(streaming) = &mut self.streaming {
@@ -762,8 +733,7 @@ impl<P> Session<P> {
         Ok(())
     }
 
-    /// No more payload counts, and none is sent.
-    fn stop_stream(&mut self, io: &mut impl Driver, now: Instant) -> Result<Want> {
+    fn stop_stream(&mut self, io: &mut impl Driver, now: Instant) -> Step {
         self.ended_at.get_or_insert(now);
         if let Some(sender) = sender(&mut self.streaming) {
             sender.finish(io, &self.link, now);
@@ -773,10 +743,8 @@ impl<P> Session<P> {
 
     /// Whether it is time for the figures: the client has ended, or all that was asked for is sent;
     /// and nothing is on its way any more that they would have to wait for.
-    fn check_stream(&mut self, io: &mut impl Driver, now: Instant) -> Result<Want> {
-        let Some(streaming) = &mut self.streaming else {
-            return Ok(Want::Nothing);
-        };
+    fn check_stream(&mut self, io: &mut impl Driver, now: Instant) -> Step {
+        let Some(streaming) = &mut self.streaming else { return Ok(Want::Nothing) };
         let hello = &self.terms.hello;
         let is_udp = hello.transport == Transport::Udp;
         let by_bytes = hello.stream.as_ref().is_some_and(|ask| ask.bytes > 0);
@@ -800,16 +768,11 @@ impl<P> Session<P> {
     // One operation, in one go.
 
     pub(super) fn is_opening(&self) -> bool {
-        self.one_go.opening.is_some() && !self.link.is_closing()
+        self.one_go.opening.is_some() && !self.link.closing
     }
 
     /// Begins with what has arrived of the request; no accept is sent.
-    pub(super) fn begin_in_one_go(
-        &mut self,
-        io: &mut impl Driver,
-        early: &[u8],
-        now: Instant,
-    ) -> Result<Want> {
+    pub(super) fn begin_brief(&mut self, io: &mut impl Driver, early: &[u8], now: Instant) -> Step {
         self.one_go.hello = hello_in_one_go(&self.terms.hello);
         if early.len() > self.size as usize {
             return Ok(Want::Close);
@@ -856,13 +819,7 @@ impl<P> Session<P> {
         Ok(is_slow)
     }
 
-    /// Something of a connection's hello and request has come, or its receive was cancelled.
-    fn handle_opening(
-        &mut self,
-        io: &mut impl Driver,
-        outcome: &Outcome,
-        now: Instant,
-    ) -> Result<Want> {
+    fn handle_opening(&mut self, io: &mut impl Driver, outcome: &Outcome, now: Instant) -> Step {
         let came = match outcome {
             Outcome::Received(n @ 1..) => *n as usize,
             Outcome::CancelDone { .. } => 0,
@@ -897,7 +854,7 @@ impl<P> Session<P> {
     pub(super) fn give_back<D: Driver>(&mut self, io: &mut D) -> Option<(D::Socket, Vec<u8>)> {
         let got = self.one_go.opening.take().unwrap_or_default();
         let said = io.buffer(self.link.receive_buffer())[..got].to_vec();
-        let socket = io.release(self.link.socket()).ok()?;
+        let socket = io.release(self.link.socket).ok()?;
         self.one_go.leaving = true;
         self.link.forget_socket();
         Some((socket, said))
@@ -914,7 +871,7 @@ impl<P> Session<P> {
         active_at: Instant,
         limits: SessionLimits,
         stopping: bool,
-    ) -> Result<Want> {
+    ) -> Step {
         if let Some(ended_at) = self.ended_at {
             // An embedded server would else keep its run waiting for a client that has begun to
             // fetch the figures, and mostly has them.
@@ -956,8 +913,7 @@ impl<P> Session<P> {
 
     fn has_ended(&self, ended_at: Instant, now: Instant, limits: SessionLimits) -> bool {
         let by_its_client = self.figures.cut_short.is_none();
-        // A long document over a lossy path takes longer; each fetch shows that the client is
-        // there.
+        // A long document takes longer on a lossy path; each fetch shows that the client is there.
         let most = if self.is_udp() && by_its_client {
             now.since(self.since) > limits.duration
         } else if self.streaming.is_some() {
@@ -970,8 +926,7 @@ impl<P> Session<P> {
         most || self.reported_at.is_some_and(|at| now.since(at) > LINGER)
     }
 
-    /// TCP: the client has half-closed, or is gone.
-    fn handle_end_of_stream(&mut self, io: &mut impl Driver, now: Instant) -> Result<Want> {
+    fn handle_end_of_stream(&mut self, io: &mut impl Driver, now: Instant) -> Step {
         self.client_ended = true;
         match self.stage {
             Stage::Draining => return Ok(Want::Close),
@@ -991,12 +946,8 @@ impl<P> Session<P> {
     }
 
     /// Sends the figures: over TCP as a frame, over UDP the part that was asked for.
-    pub(super) fn report(
-        &mut self,
-        io: &mut impl Driver,
-        of_worker: Option<Figures>,
-    ) -> Result<Want> {
-        if self.link.is_closing() {
+    pub(super) fn report(&mut self, io: &mut impl Driver, of_worker: Option<Figures>) -> Step {
+        if self.link.closing {
             return Ok(Want::Nothing);
         }
         if !self.is_udp() {
@@ -1018,8 +969,7 @@ impl<P> Session<P> {
                 self.answer(io, chunk)?;
             }
         }
-        self.receive_next(io)?;
-        Ok(Want::Nothing)
+        self.receive_next(io)
     }
 
     /// Whether [`Session::report`] wants the worker's figures; over UDP they are made once.

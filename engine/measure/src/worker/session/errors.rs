@@ -33,11 +33,13 @@ pub(super) fn operation(spec: &SessionSpec, stage: Stage, error: OpError) -> Err
     {
         return error;
     }
+    let absent = |sign: String| {
+        let remedy = format!("start `tare serve --listen {to}` there, or check the port");
+        Error::peer(sign).remedy(remedy)
+    };
     match (stage, error) {
-        (Stage::Connect, OpError::Refused) => Error::peer(format!("{to} refuses connections"))
-            .remedy(format!("start `tare serve --listen {to}` there, or check the port")),
-        (Stage::Handshake, OpError::Refused) => Error::peer(format!("nothing listens on UDP {to}"))
-            .remedy(format!("start `tare serve --listen {to}` there, or check the port")),
+        (Stage::Connect, OpError::Refused) => absent(format!("{to} refuses connections")),
+        (Stage::Handshake, OpError::Refused) => absent(format!("nothing listens on UDP {to}")),
         // With no port left for a datagram socket, connect says EAGAIN.
         (Stage::Connect, OpError::AddressNotAvailable | OpError::TryAgain) => {
             Error::environment(format!("no ephemeral port is left towards {to}"))
@@ -46,13 +48,11 @@ pub(super) fn operation(spec: &SessionSpec, stage: Stage, error: OpError) -> Err
         (Stage::Connect, error) => Error::peer(format!("cannot connect to {to}: {error}"))
             .remedy("check the address, the route and the firewall"),
         (Stage::Receive | Stage::Send, OpError::Reset | OpError::BrokenPipe) => {
-            Error::peer(format!("{to} reset the connection: the server has died or was ended"))
-                .remedy("look at the server's log, and start it again")
+            died(format!("{to} reset the connection"))
         }
-        (Stage::Receive | Stage::Send, OpError::Refused) => Error::peer(format!(
-            "nothing listens on UDP {to} any more: the server has died or was ended"
-        ))
-        .remedy("look at the server's log, and start it again"),
+        (Stage::Receive | Stage::Send, OpError::Refused) => {
+            died(format!("nothing listens on UDP {to} any more"))
+        }
         (stage, error) => Error::peer(format!("{} with {to} failed: {error}", stage.name())),
     }
 }
@@ -87,8 +87,11 @@ pub(super) fn black_hole(spec: &SessionSpec, info: &TcpInfo) -> Option<Error> {
 
 /// The connection was closed in the middle of the run.
 pub(super) fn closed(spec: &SessionSpec) -> Error {
-    let to = spec.to;
-    Error::peer(format!("{to} closed the connection: the server has died or was ended"))
+    died(format!("{} closed the connection", spec.to))
+}
+
+fn died(sign: String) -> Error {
+    Error::peer(format!("{sign}: the server has died or was ended"))
         .remedy("look at the server's log, and start it again")
 }
 
@@ -103,9 +106,7 @@ pub(super) fn ended(spec: &SessionSpec, figures: Figures) -> SessionEvent {
 
 /// The server does not know the session (UDP).
 pub(super) fn unknown(spec: &SessionSpec) -> Error {
-    let to = spec.to;
-    Error::peer(format!(
-        "{to} does not know the session: it was restarted, or has ended the session"
-    ))
-    .remedy("look at the server's log, and run again")
+    let why = "it was restarted, or has ended the session";
+    Error::peer(format!("{} does not know the session: {why}", spec.to))
+        .remedy("look at the server's log, and run again")
 }

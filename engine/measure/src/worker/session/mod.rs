@@ -9,17 +9,15 @@
 //! [`ClientSession::handle_flags`]). Its turn ends with [`ClientSession::end`] or
 //! [`ClientSession::give_up`].
 //!
-//! Here is what both transports share; what they do differently is in `stream` and `datagram`.
 //! Methods come in three sorts: getters, `handle_*` (something happened; the answer is a
 //! [`SessionEvent`]), and commands.
 
-mod datagram;
 mod errors;
-mod stream;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::worker::Result;
@@ -27,16 +25,20 @@ use crate::worker::link::{Link, Purpose};
 use crate::worker::tally::Stage;
 use tare_driver::{Completion, Driver, OpError, Outcome, SocketId, SocketSpec, towards};
 use tare_proto::auth::Secret;
-use tare_proto::datagram::{Document, DocumentFetch, UdpClientHandshake};
+use tare_proto::datagram::{
+    Document, DocumentFetch, ENDED, FetchEvent, NO_SESSION, UdpClientHandshake,
+};
 use tare_proto::handshake::{ClientEvent, ClientHandshake, FiguresReader};
 use tare_proto::hello::{Accept, Figures, Hello, Transport};
+use tare_proto::stream::PAYLOAD_BIT;
 use tare_units::error::Error;
 use tare_units::limits::CONTROL_DATAGRAM;
-use tare_units::text::Id;
+use tare_units::text::{Id, read_foreign};
 use tare_units::{Instant, Nanos};
 
 /// Bytes received at a time while control frames are awaited.
 const CONTROL_READ: u32 = 16 << 10;
+const _: () = assert!(CONTROL_READ as usize > CONTROL_DATAGRAM);
 /// A request that fits into one segment together with its hello, whatever the path's MTU, bytes.
 const ONE_SEGMENT: u64 = 512;
 
@@ -59,7 +61,6 @@ pub struct SessionSpec {
 
 impl SessionSpec {
     /// Sessions over sockets without options, of the transport that the hello names.
-    #[must_use]
     pub const fn new(
         to: SocketAddr,
         hello: Hello,
@@ -72,14 +73,12 @@ impl SessionSpec {
             Transport::Udp => SocketSpec::datagram_to(to),
         };
         socket.brief = hello.connect_each;
-        // One segment holds the hello and such a request, and Nagle's algorithm never holds the
-        // first one back.
+        // One segment holds the hello and such a request, which Nagle's algorithm never holds back.
         socket.nagle = hello.connect_each && hello.size_bytes <= ONE_SEGMENT;
         Self { to, socket, hello, secret, timeout, nonce }
     }
 
     /// The same over sockets that are bound to `local`, where that is given.
-    #[must_use]
     pub fn from_local(mut self, local: Option<SocketAddr>) -> Self {
         self.socket.local = local.map(|local| towards(local, self.to));
         self
@@ -90,20 +89,20 @@ impl SessionSpec {
     }
 }
 
-/// Sizes of a link's buffers, bytes. A session makes them larger where its control frames need it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BufferSizes {
     pub(crate) receive_bytes: usize,
     pub(crate) send_bytes: usize,
 }
 
-/// What a connection is opened for.
+/// What comes of a step, unless the driver has ended.
+type Event = Result<SessionEvent>;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Opening {
     /// A session of many operations.
     Session,
-    /// One operation, after which the server closes: a hello without environment, figures without
-    /// histogram.
+    /// One operation, then the server closes: a hello without environment, no histogram.
     Brief,
     /// The same, and its request goes out behind the hello at once: the owner's turn begins with
     /// [`SessionEvent::Connected`], and it sends both.
@@ -120,7 +119,6 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// The cause of a timeout.
     pub(crate) const TIMEOUT: &'static str = "timeout";
 
     pub(crate) fn new(stage: Stage, cause: &'static str, error: Option<Error>) -> Self {
@@ -128,7 +126,6 @@ impl Failure {
     }
 }
 
-/// What a completion, or the time, means to the owner.
 #[derive(Debug)]
 pub(crate) enum SessionEvent {
     Nothing,
@@ -136,8 +133,7 @@ pub(crate) enum SessionEvent {
     Connected(Nanos),
     /// The session is open, and the exchange the owner's.
     Accepted(Box<Accept>),
-    /// The owner's receive brought `len` bytes; over TCP at least one. Only while the session is
-    /// open.
+    /// The session is open, and the owner's receive brought `len` bytes; over TCP at least one.
     Received {
         len: u32,
     },
@@ -145,12 +141,10 @@ pub(crate) enum SessionEvent {
     Sent {
         bytes: u64,
     },
-    /// The buffer of the owner's zero-copy send is free again; `copied`: the kernel copied all the
-    /// same.
+    /// The buffer of a zero-copy send is free again; `copied`: the kernel copied all the same.
     Released {
         copied: bool,
     },
-    /// The server's figures, as was asked or agreed.
     Figures(Box<Figures>),
     /// The server has ended the session by itself, and `failure` tells what that means for the run.
     /// The owner gives the session up.
@@ -168,31 +162,28 @@ impl SessionEvent {
     pub(crate) fn failed(stage: Stage, cause: &'static str, error: Option<Error>) -> Self {
         Self::Failed(Failure::new(stage, cause, error))
     }
+
+    fn figures(figures: Option<Figures>) -> Self {
+        figures.map_or(Self::Nothing, |figures| Self::Figures(Box::new(figures)))
+    }
 }
 
 #[derive(Debug)]
 enum State {
-    /// There is no socket.
     Vacant,
     Prepared,
-    Connecting {
-        since: Instant,
-    },
+    Connecting(Instant),
     Greeting {
         handshake: Box<ClientHandshake>,
         deadline: Instant,
     },
-    GreetingDatagrams {
-        handshake: Box<UdpClientHandshake>,
-    },
+    GreetingDatagrams(Box<UdpClientHandshake>),
     /// UDP: the environment (then the accept is here), or the figures.
     Fetching {
         accept: Option<Box<Accept>>,
         fetch: Box<DocumentFetch>,
     },
-    /// The exchange is the owner's.
     Open,
-    /// TCP: the figures are awaited.
     Reporting {
         /// Made when the first of them come: a connection of one operation gets none.
         reader: Option<Box<FiguresReader>>,
@@ -225,8 +216,7 @@ pub(crate) struct ClientSession {
 }
 
 impl ClientSession {
-    /// A session without a socket. `index` is that of its slot: the tokens of its operations carry
-    /// it.
+    /// A session without a socket. The tokens of its operations carry `index`, that of its slot.
     pub(crate) const fn new(index: u32, buffers: BufferSizes, spec: Arc<SessionSpec>) -> Self {
         Self {
             index,
@@ -263,7 +253,6 @@ impl ClientSession {
             && self.link.as_ref().is_none_or(Link::is_quiet)
     }
 
-    /// There is a session, and the exchange is the owner's.
     #[inline]
     pub(crate) const fn is_open(&self) -> bool {
         matches!(self.state, State::Open)
@@ -284,7 +273,6 @@ impl ClientSession {
         self.session
     }
 
-    /// The link, while the session is open.
     #[inline]
     pub(crate) const fn link(&self) -> Option<&Link> {
         match (&self.state, &self.link) {
@@ -304,20 +292,18 @@ impl ClientSession {
 
     /// The socket, from [`Self::prepare`] until its close is asked for.
     pub(crate) fn socket(&self) -> Option<SocketId> {
-        let link = self.link.as_ref().filter(|link| !link.is_closing())?;
-        Some(link.socket())
+        let link = self.link.as_ref().filter(|link| !link.closing)?;
+        Some(link.socket)
     }
 
-    /// The bytes of payload that have preceded the figures since the last call; none unless they
-    /// are skipped.
+    /// Bytes of payload that were skipped since the last call, ahead of the figures.
     pub(crate) const fn take_skipped(&mut self) -> u64 {
         std::mem::replace(&mut self.skipped, 0)
     }
 
-    /// Opens a socket, to be connected later, so that a connect takes nothing but the connect.
-    /// Everything of the old one must have completed ([`Self::is_quiet`]). Where no socket or no
-    /// buffer can be had, the session is dead.
-    pub(crate) fn prepare<D: Driver>(&mut self, io: &mut D) -> Result<(), Failure> {
+    /// Opens a socket, to be connected later, so that a connect takes nothing but the connect. The
+    /// session must be quiet. Where no socket or no buffer can be had, it is dead.
+    pub(crate) fn prepare(&mut self, io: &mut impl Driver) -> Result<(), Failure> {
         self.state = State::Dead;
         let refuse = |error: OpError| {
             let words = errors::cannot_open(error, &self.spec.socket);
@@ -328,9 +314,8 @@ impl ClientSession {
             Some(link) => link.replace_socket(io, socket),
             None => {
                 let receive = self.buffers.receive_bytes.max(CONTROL_READ as usize);
-                let receive = receive.max(CONTROL_DATAGRAM + 1);
                 let send = self.buffers.send_bytes.max(CONTROL_DATAGRAM);
-                let link = Link::new(io, self.index, socket, receive, send);
+                let link = Link::new(io, (self.index, socket), (receive, send));
                 self.link = Some(link.map_err(|_| refuse(OpError::NoMemory))?);
             }
         }
@@ -338,17 +323,11 @@ impl ClientSession {
         Ok(())
     }
 
-    /// Connects; `now` is the instant of its submission.
-    pub(crate) fn connect<D: Driver>(
-        &mut self,
-        io: &mut D,
-        now: Instant,
-        opening: Opening,
-    ) -> Result {
-        self.opening = opening;
+    pub(crate) fn connect(&mut self, io: &mut impl Driver, now: Instant, how: Opening) -> Result {
+        self.opening = how;
         self.ended = false;
         self.skipped = 0;
-        self.state = State::Connecting { since: now };
+        self.state = State::Connecting(now);
         self.link.as_mut().map_or(Ok(()), |link| link.connect(io, self.spec.to))
     }
 
@@ -359,9 +338,9 @@ impl ClientSession {
     /// may be outstanding, if it is one into the beginning of the buffer. With `skips_payload` the
     /// server may still be sending over TCP: bytes with their top bit set, which a frame does not
     /// begin with, are dropped and counted ([`Self::take_skipped`]) until the figures begin.
-    pub(crate) fn end<D: Driver>(
+    pub(crate) fn end(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver,
         now: Instant,
         skips_payload: bool,
     ) -> Result {
@@ -384,15 +363,13 @@ impl ClientSession {
         }
     }
 
-    pub(crate) fn give_up<D: Driver>(&mut self, io: &mut D) -> Result {
+    pub(crate) fn give_up(&mut self, io: &mut impl Driver) -> Result {
         if matches!(self.state, State::Vacant) {
             return Ok(());
         }
         let has_sent = matches!(self.state, State::Open | State::Reporting { .. });
         self.state = State::Dead;
-        let Some(link) = &mut self.link else {
-            return Ok(());
-        };
+        let Some(link) = &mut self.link else { return Ok(()) };
         if has_sent {
             link.drop_unsent(io);
         }
@@ -400,7 +377,7 @@ impl ClientSession {
     }
 
     /// The server did not answer within the timeout; why not, where TCP can tell.
-    pub(crate) fn silence<D: Driver>(&self, io: &D, stage: Stage) -> Failure {
+    pub(crate) fn silence(&self, io: &impl Driver, stage: Stage) -> Failure {
         let info = self.socket().and_then(|socket| io.tcp_info(socket));
         let black_hole = info.and_then(|info| errors::black_hole(&self.spec, &info));
         let error = black_hole.unwrap_or_else(|| errors::silence(&self.spec));
@@ -408,64 +385,48 @@ impl ClientSession {
     }
 
     #[inline]
-    pub(crate) fn handle_completion<D: Driver>(
+    pub(crate) fn handle_completion(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver,
         purpose: Purpose,
         completion: &Completion,
         now: Instant,
-    ) -> Result<SessionEvent> {
-        let Some(link) = &mut self.link else {
-            return Ok(SessionEvent::Nothing);
-        };
+    ) -> Event {
+        let Some(link) = &mut self.link else { return Ok(SessionEvent::Nothing) };
         let outcome = &completion.outcome;
         link.handle(purpose, outcome, completion.more);
-        let is_alive = !self.is_over();
-        match (purpose, outcome) {
-            (Purpose::Receive, Outcome::Received(n))
-                if self.is_open() && (*n > 0 || self.transport() == Transport::Udp) =>
+        let is_over = matches!(self.state, State::Dead | State::Vacant | State::Closing);
+        Ok(match (purpose, outcome) {
+            (Purpose::Receive, &Outcome::Received(len))
+                if self.is_open() && (len > 0 || self.transport() == Transport::Udp) =>
             {
-                Ok(SessionEvent::Received { len: *n })
+                SessionEvent::Received { len }
             }
-            (Purpose::Send, Outcome::Sent(n)) if is_alive => {
-                Ok(SessionEvent::Sent { bytes: u64::from(*n) })
+            (Purpose::Close, _) if matches!(self.state, State::Closing) => {
+                self.state = State::Vacant;
+                SessionEvent::Closed
             }
-            (Purpose::Send, &Outcome::SentRepeated { bytes, .. }) if is_alive => {
-                Ok(SessionEvent::Sent { bytes })
-            }
-            (Purpose::Send, &Outcome::Released { copied }) if is_alive => {
-                Ok(SessionEvent::Released { copied })
-            }
-            _ => self.handle_own(io, purpose, outcome, now),
-        }
+            // What completes now is of no interest to anybody.
+            _ if is_over => SessionEvent::Nothing,
+            (Purpose::Send, Outcome::Sent(n)) => SessionEvent::Sent { bytes: u64::from(*n) },
+            (Purpose::Send, &Outcome::SentRepeated { bytes, .. }) => SessionEvent::Sent { bytes },
+            (Purpose::Send, &Outcome::Released { copied }) => SessionEvent::Released { copied },
+            _ => return self.handle_own(io, purpose, outcome, now),
+        })
     }
 
-    /// What completes now is of no interest to anybody, but for the close.
-    #[inline]
-    const fn is_over(&self) -> bool {
-        matches!(self.state, State::Dead | State::Vacant | State::Closing)
-    }
-
-    /// What is no send or receive of the owner's, or one that failed.
-    fn handle_own<D: Driver>(
+    fn handle_own(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver,
         purpose: Purpose,
         outcome: &Outcome,
         now: Instant,
-    ) -> Result<SessionEvent> {
+    ) -> Event {
         match (purpose, outcome) {
-            (Purpose::Close, _) if matches!(self.state, State::Closing) => {
-                self.state = State::Vacant;
-                Ok(SessionEvent::Closed)
-            }
-            _ if self.is_over() => Ok(SessionEvent::Nothing),
             (Purpose::Connect, Outcome::Connected) => self.handle_connected(io, now),
             (Purpose::SendControl, Outcome::Sent(n)) => {
-                let is_gone = match &mut self.link {
-                    Some(link) => link.handle_control_sent(io, *n)?,
-                    None => false,
-                };
+                let link = self.link.as_mut();
+                let is_gone = link.map_or(Ok(false), |link| link.handle_control_sent(io, *n))?;
                 if is_gone { self.step_control(io, now) } else { Ok(SessionEvent::Nothing) }
             }
             (Purpose::Receive, Outcome::Received(n)) => match self.transport() {
@@ -479,11 +440,10 @@ impl ClientSession {
 
     fn handle_failed(&self, purpose: Purpose, error: OpError) -> SessionEvent {
         let stage = match (&self.state, purpose) {
-            // The server has ended the session, so what was under way to it fails. Its figures say
-            // why.
+            // The server has ended the session, so what was under way fails; its figures say why.
             (State::Reporting { early: true, .. }, Purpose::Send) => return SessionEvent::Nothing,
-            (State::Connecting { .. }, _) => Stage::Connect,
-            (State::Greeting { .. } | State::GreetingDatagrams { .. }, _) => Stage::Handshake,
+            (State::Connecting(..), _) => Stage::Connect,
+            (State::Greeting { .. } | State::GreetingDatagrams(..), _) => Stage::Handshake,
             (State::Reporting { .. }, _) => Stage::Close,
             (_, Purpose::Send) => Stage::Send,
             _ => Stage::Receive,
@@ -492,18 +452,14 @@ impl ClientSession {
         SessionEvent::failed(stage, error.name(), Some(words))
     }
 
-    pub(crate) fn handle_timers<D: Driver>(
-        &mut self,
-        io: &mut D,
-        now: Instant,
-    ) -> Result<SessionEvent> {
+    pub(crate) fn handle_timers(&mut self, io: &mut impl Driver, now: Instant) -> Event {
         let stage = match &mut self.state {
-            State::Connecting { since } if now.since(*since) >= self.spec.timeout => Stage::Connect,
+            State::Connecting(since) if now.since(*since) >= self.spec.timeout => Stage::Connect,
             State::Greeting { handshake, deadline } if now >= *deadline => {
                 handshake.handle_timeout();
                 return self.step_control(io, now);
             }
-            State::GreetingDatagrams { handshake } => {
+            State::GreetingDatagrams(handshake) => {
                 handshake.handle_timeout(now);
                 return self.step_control(io, now);
             }
@@ -517,10 +473,8 @@ impl ClientSession {
         Ok(SessionEvent::Failed(self.silence(io, stage)))
     }
 
-    fn handle_connected<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<SessionEvent> {
-        let State::Connecting { since } = self.state else {
-            return Ok(SessionEvent::Nothing);
-        };
+    fn handle_connected(&mut self, io: &mut impl Driver, now: Instant) -> Event {
+        let State::Connecting(since) = self.state else { return Ok(SessionEvent::Nothing) };
         let connected = SessionEvent::Connected(now.since(since));
         if self.is_one_go() {
             // The owner sends the hello, with its request.
@@ -540,7 +494,7 @@ impl ClientSession {
                 self.asked += 1;
                 let nonce = spec.nonce ^ (u64::from(self.index) << 32 | self.asked);
                 let handshake = UdpClientHandshake::new(&hello, nonce, secret, now, spec.timeout);
-                State::GreetingDatagrams { handshake: Box::new(handshake) }
+                State::GreetingDatagrams(Box::new(handshake))
             }
         };
         match self.step_control(io, now)? {
@@ -549,18 +503,15 @@ impl ClientSession {
         }
     }
 
-    /// Sends what a control exchange wants sent, asks for what it wants to hear, and tells what it
-    /// has come to.
-    fn step_control<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<SessionEvent> {
-        let Some(link) = &mut self.link else {
-            return Ok(SessionEvent::Nothing);
-        };
+    /// Sends what a control exchange wants sent, receives for it, and says what it has come to.
+    fn step_control(&mut self, io: &mut impl Driver, now: Instant) -> Event {
+        let Some(link) = &mut self.link else { return Ok(SessionEvent::Nothing) };
         let is_sending = link.is_sending_control();
         let (frame, event) = match &mut self.state {
             State::Greeting { handshake, .. } if !is_sending => {
                 (handshake.poll_transmit(), handshake.poll_event())
             }
-            State::GreetingDatagrams { handshake } if !is_sending => {
+            State::GreetingDatagrams(handshake) if !is_sending => {
                 (handshake.poll_transmit(), handshake.poll_event())
             }
             State::Fetching { fetch, .. } => {
@@ -575,7 +526,15 @@ impl ClientSession {
             link.send_control(io, &frame)?;
         }
         match event {
-            Some(ClientEvent::Accepted(accept)) => self.handle_accepted(io, accept, now),
+            Some(ClientEvent::Accepted(accept)) => {
+                self.session = accept.session.unwrap_or(Id(0));
+                if self.transport() == Transport::Udp && !self.is_brief() {
+                    self.fetch(io, Some(accept), Document::Environment, now)?;
+                    return Ok(SessionEvent::Nothing);
+                }
+                self.state = State::Open;
+                Ok(SessionEvent::Accepted(accept))
+            }
             Some(ClientEvent::Failed(error)) => {
                 let cause = error.cause();
                 let error = error.into_error(self.spec.to);
@@ -592,18 +551,202 @@ impl ClientSession {
         }
     }
 
-    fn handle_accepted<D: Driver>(
+    // Over TCP.
+
+    /// The server has sent its figures, and ends the session: they begin at `received.start` of the
+    /// receive buffer, in what the owner has received up to `received.end`. `early`: nobody asked
+    /// for them. A send of the owner's may be outstanding, and fail unnoticed; no receive may.
+    pub(crate) fn handle_figures(
         &mut self,
-        io: &mut D,
-        accept: Box<Accept>,
+        io: &mut impl Driver,
+        received: Range<u32>,
         now: Instant,
-    ) -> Result<SessionEvent> {
-        self.session = accept.session.unwrap_or(Id(0));
-        if self.transport() == Transport::Udp && !self.is_brief() {
-            self.fetch(io, Some(accept), Document::Environment, now)?;
+        early: bool,
+    ) -> Event {
+        self.await_figures(now, early, false);
+        self.read_figures(io, received)
+    }
+
+    fn await_figures(&mut self, now: Instant, early: bool, skips_payload: bool) {
+        let deadline = now + self.spec.timeout;
+        self.state = State::Reporting { reader: None, deadline, early, skips_payload };
+    }
+
+    fn handle_bytes(&mut self, io: &mut impl Driver, n: u32, now: Instant) -> Event {
+        let Some(link) = &mut self.link else { return Ok(SessionEvent::Nothing) };
+        match &mut self.state {
+            State::Greeting { handshake, .. } => {
+                if n == 0 {
+                    handshake.handle_closed();
+                } else {
+                    handshake.handle_bytes(&io.buffer(link.receive_buffer())[..n as usize]);
+                }
+                self.step_control(io, now)
+            }
+            State::Reporting { .. } => self.read_figures(io, 0..n),
+            _ if n == 0 => Ok(self.closed()),
+            _ => Ok(SessionEvent::failed(Stage::Receive, "protocol", None)),
+        }
+    }
+
+    /// Bytes of the server's figures stand in the receive buffer; none: it has closed.
+    fn read_figures(&mut self, io: &mut impl Driver, received: Range<u32>) -> Event {
+        let (State::Reporting { reader, early, skips_payload, .. }, Some(link)) =
+            (&mut self.state, &mut self.link)
+        else {
+            return Ok(SessionEvent::Nothing);
+        };
+        if received.is_empty() {
+            if *early {
+                return Ok(self.closed());
+            }
+            self.state = State::Closing;
+            link.close(io)?;
             return Ok(SessionEvent::Nothing);
         }
-        self.state = State::Open;
-        Ok(SessionEvent::Accepted(accept))
+        let buffer = io.buffer(link.receive_buffer());
+        let mut bytes = &buffer[received.start as usize..received.end as usize];
+        let mut room = CONTROL_READ;
+        if *skips_payload {
+            let frame_at = bytes.iter().position(|byte| byte & PAYLOAD_BIT == 0);
+            let skipped = frame_at.unwrap_or(bytes.len());
+            self.skipped += skipped as u64;
+            *skips_payload = frame_at.is_none();
+            bytes = &bytes[skipped..];
+            room = u32::try_from(buffer.len()).unwrap_or(CONTROL_READ);
+        }
+        match reader.get_or_insert_default().handle_bytes(bytes) {
+            Ok(Some(figures)) if *early => Ok(errors::ended(&self.spec, figures)),
+            Ok(figures) => {
+                link.receive(io, 0, room)?;
+                Ok(SessionEvent::figures(figures))
+            }
+            Err(error) => {
+                // What comes in place of the reply is the answer to the hello.
+                let answers_hello = *early && self.is_one_go();
+                let stage = if answers_hello { Stage::Handshake } else { Stage::Close };
+                let cause = error.cause();
+                Ok(SessionEvent::failed(stage, cause, Some(error.into_error(self.spec.to))))
+            }
+        }
+    }
+
+    fn end_stream(&mut self, io: &mut impl Driver, now: Instant, skips_payload: bool) -> Result {
+        let is_brief = self.is_brief();
+        let Some(link) = &mut self.link else { return Ok(()) };
+        debug_assert!(!link.is_sending(), "the owner's sends are through");
+        // A connection of one operation is ended by the server, right behind its reply: whoever
+        // sends the first FIN keeps the port in TIME_WAIT, and the client's are the scarce ones.
+        if !is_brief {
+            link.half_close(io)?;
+        }
+        if !link.is_receiving() {
+            link.receive(io, 0, CONTROL_READ)?;
+        }
+        self.await_figures(now, false, skips_payload);
+        Ok(())
+    }
+
+    fn closed(&self) -> SessionEvent {
+        SessionEvent::failed(Stage::Receive, "closed", Some(errors::closed(&self.spec)))
+    }
+
+    // Over UDP.
+
+    #[inline]
+    pub(crate) fn receive_datagram(&mut self, io: &mut impl Driver) -> Result {
+        match &mut self.link {
+            Some(link) if !link.is_receiving() => {
+                let room = io.buffer(link.receive_buffer()).len();
+                let room = u32::try_from(room).unwrap_or(CONTROL_READ);
+                link.receive(io, 0, room)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The flags of a datagram of this session, which may be the server's word on the session
+    /// itself: that it has ended it, or does not know it. `None`: the datagram is the owner's.
+    #[inline]
+    pub(crate) fn handle_flags(
+        &mut self,
+        io: &mut impl Driver,
+        flags: u8,
+        now: Instant,
+    ) -> Result<Option<SessionEvent>> {
+        if flags & ENDED != 0 {
+            // The server has ended the session by itself, and its figures say why.
+            self.ended = true;
+            self.fetch(io, None, Document::Figures, now)?;
+            return Ok(Some(SessionEvent::Nothing));
+        }
+        let why = || Some(errors::unknown(&self.spec));
+        let unknown = || SessionEvent::failed(Stage::Receive, "ended", why());
+        Ok((flags & NO_SESSION != 0).then(unknown))
+    }
+
+    fn handle_datagram(&mut self, io: &mut impl Driver, n: u32, now: Instant) -> Event {
+        let Some(link) = &self.link else { return Ok(SessionEvent::Nothing) };
+        let datagram = &io.buffer(link.receive_buffer())[..n as usize];
+        match &mut self.state {
+            State::GreetingDatagrams(handshake) => handshake.handle_datagram(datagram, now),
+            State::Fetching { fetch, .. } => fetch.handle_datagram(datagram, now),
+            _ => return Ok(SessionEvent::Nothing),
+        }
+        self.step_control(io, now)
+    }
+
+    /// Asks the server for its environment, ahead of the `accept`, or for its figures.
+    fn fetch(
+        &mut self,
+        io: &mut impl Driver,
+        accept: Option<Box<Accept>>,
+        document: Document,
+        now: Instant,
+    ) -> Result {
+        let fetch = DocumentFetch::new(self.session, document, now, self.spec.timeout);
+        self.state = State::Fetching { accept, fetch: Box::new(fetch) };
+        self.step_fetch(io)
+    }
+
+    fn step_fetch(&mut self, io: &mut impl Driver) -> Result {
+        if let (Some(link), State::Fetching { fetch, .. }) = (&mut self.link, &mut self.state)
+            && !link.is_sending_control()
+            && let Some(question) = fetch.poll_transmit()
+        {
+            link.send_control(io, &question)?;
+        }
+        self.receive_datagram(io)
+    }
+
+    fn handle_document(&mut self, io: &mut impl Driver, fetched: FetchEvent) -> Event {
+        let State::Fetching { accept, .. } = &mut self.state else {
+            return Ok(SessionEvent::Nothing);
+        };
+        if let Some(mut accept) = accept.take() {
+            // The environment is worth having, not worth failing for.
+            accept.environment = match fetched {
+                FetchEvent::Done(json) => read_foreign(&json).ok(),
+                FetchEvent::Failed(_) => None,
+            };
+            self.state = State::Open;
+            return Ok(SessionEvent::Accepted(accept));
+        }
+        let figures: Option<Figures> = match fetched {
+            FetchEvent::Done(json) => read_foreign(&json).ok(),
+            FetchEvent::Failed(error) => {
+                let cause = error.cause();
+                let error = error.into_error(self.spec.to);
+                return Ok(SessionEvent::failed(Stage::Close, cause, Some(error)));
+            }
+        };
+        if self.ended {
+            return Ok(errors::ended(&self.spec, figures.unwrap_or_default()));
+        }
+        self.state = State::Closing;
+        if let Some(link) = &mut self.link {
+            link.close(io)?;
+        }
+        Ok(SessionEvent::figures(figures))
     }
 }

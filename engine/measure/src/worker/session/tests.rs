@@ -5,9 +5,8 @@ use super::*;
 use crate::worker::link::{slot_of, token};
 use tare_driver::clock::{Clock, SimulatedClock};
 use tare_driver::simulation::{SimConfig, SimDriver, SimNet};
-use tare_driver::{BufferId, Op, Segment, SocketSpec, TcpInfo, Token, Wait};
-use tare_proto::hello::{BackendAsked, Direction, Figures, Hello, Test, WaitMode};
-use tare_units::Nanos;
+use tare_driver::{BufferId, Op, Segment, TcpInfo, Token, Wait};
+use tare_proto::hello::Test;
 
 const ADDRESS: &str = "127.0.0.1:7117";
 const TIMEOUT: Nanos = Nanos::from_secs(2);
@@ -23,47 +22,32 @@ const SEND: Token = Token(3);
 const CLOSE: Token = Token(4);
 
 /// The peer: it reads what comes, unless it is deaf, and sends what it is told to.
-struct FarEnd {
+struct Peer {
     io: SimDriver,
     socket: Option<SocketId>,
     inbox: BufferId,
     receiving: bool,
     deaf: bool,
-    received: u64,
     /// The client has ended its stream.
     ended: bool,
 }
 
-impl FarEnd {
+impl Peer {
     fn new(net: &SimNet) -> Self {
         let mut io = net.driver();
         let mut spec = SocketSpec::listener(ADDRESS.parse().unwrap());
         spec.receive_buffer = Some(WINDOW);
         let listener = io.open(&spec).unwrap();
-        let multishot = false;
-        let accept = Op::Accept { listener, multishot };
-        io.push(ACCEPT, accept).unwrap();
-        Self {
-            inbox: io.allocate(WINDOW as usize).unwrap(),
-            io,
-            socket: None,
-            receiving: false,
-            deaf: false,
-            received: 0,
-            ended: false,
-        }
+        io.push(ACCEPT, Op::Accept { listener, multishot: false }).unwrap();
+        let inbox = io.allocate(WINDOW as usize).unwrap();
+        Self { io, inbox, socket: None, receiving: false, deaf: false, ended: false }
     }
 
     fn say(&mut self, bytes: &[u8]) {
         let buffer = self.io.allocate(bytes.len()).unwrap();
         self.io.buffer_mut(buffer).copy_from_slice(bytes);
-        let len = u32::try_from(bytes.len()).unwrap();
-        let start = 0;
-        let send = Op::Send {
-            socket: self.socket.unwrap(),
-            data: Segment { buffer, start, len },
-            zero_copy: false,
-        };
+        let data = Segment { buffer, start: 0, len: u32::try_from(bytes.len()).unwrap() };
+        let send = Op::Send { socket: self.socket.unwrap(), data, zero_copy: false };
         self.io.push(SEND, send).unwrap();
     }
 
@@ -75,12 +59,9 @@ impl FarEnd {
     /// One turn; whether anything came of it.
     fn turn(&mut self, now: Instant) -> bool {
         if let Some(socket) = self.socket
-            && !self.receiving
-            && !self.deaf
-            && !self.ended
+            && !(self.receiving || self.deaf || self.ended)
         {
-            let (buffer, start, len) = (self.inbox, 0, WINDOW);
-            let into = Segment { buffer, start, len };
+            let into = Segment { buffer: self.inbox, start: 0, len: WINDOW };
             self.io.push(RECEIVE, Op::Receive { socket, into }).unwrap();
             self.receiving = true;
         }
@@ -91,10 +72,7 @@ impl FarEnd {
                 (ACCEPT, Outcome::Accepted(socket)) => self.socket = Some(*socket),
                 (RECEIVE, outcome) => {
                     self.receiving = false;
-                    match outcome {
-                        Outcome::Received(n) if *n > 0 => self.received += u64::from(*n),
-                        _ => self.ended = true,
-                    }
+                    self.ended |= !matches!(outcome, Outcome::Received(1..));
                 }
                 (SEND | CLOSE, _) => {}
                 other => panic!("{other:?}"),
@@ -110,7 +88,7 @@ struct Pair {
     net: SimNet,
     io: SimDriver,
     session: ClientSession,
-    far: FarEnd,
+    peer: Peer,
 }
 
 impl Pair {
@@ -119,25 +97,16 @@ impl Pair {
         let clock = SimulatedClock::new(Instant(1_000_000_000));
         let config = SimConfig { latency: Nanos::from_micros(100), ..SimConfig::default() };
         let net = SimNet::new(config, clock.clone());
-        let to = ADDRESS.parse().unwrap();
-        let spec = SessionSpec::new(to, hello(), None, TIMEOUT, 3);
         let buffers = BufferSizes { receive_bytes: 32 << 10, send_bytes: WINDOW as usize };
-        let mut pair = Self {
-            far: FarEnd::new(&net),
-            io: net.driver(),
-            net,
-            session: ClientSession::new(0, buffers, Arc::new(spec)),
-            clock,
-        };
+        let session = ClientSession::new(0, buffers, Arc::new(spec()));
+        let mut pair = Self { peer: Peer::new(&net), io: net.driver(), net, session, clock };
         let now = pair.now();
         assert!(pair.session.socket().is_none());
         pair.session.prepare(&mut pair.io).unwrap();
         assert!(pair.session.socket().is_some());
         pair.session.connect(&mut pair.io, now, Opening::Session).unwrap();
         let heard = pair.settle();
-        let [SessionEvent::Connected(length)] = heard[..] else {
-            panic!("{heard:?}");
-        };
+        let [SessionEvent::Connected(length)] = heard[..] else { panic!("{heard:?}") };
         assert_eq!(length, Nanos::from_micros(200));
         assert!(pair.session.link().is_none(), "not the owner's turn yet");
         let heard = pair.say(&Accept::default().encode());
@@ -150,26 +119,22 @@ impl Pair {
         self.clock.now()
     }
 
-    /// Lets both ends run until nothing happens by itself any more; what the session told of.
+    /// Lets both ends run until nothing happens by itself any more; what the session reports.
     fn settle(&mut self) -> Vec<SessionEvent> {
-        let mut told = Vec::new();
+        let mut events = Vec::new();
         for _ in 0..STEPS_MAX {
             let now = self.now();
             let mut done = Vec::new();
             self.io.turn(now, Wait::Poll, &mut done).unwrap();
-            for completion in &done {
-                told.push(self.complete(completion));
-            }
-            if self.far.turn(now) || !done.is_empty() {
+            events.extend(done.iter().map(|completion| self.complete(completion)));
+            if self.peer.turn(now) || !done.is_empty() {
                 continue;
             }
-            match self.net.next_event() {
-                Some(at) => self.clock.advance_to(at),
-                None => {
-                    told.retain(|heard| !matches!(heard, SessionEvent::Nothing));
-                    return told;
-                }
-            }
+            let Some(at) = self.net.next_event() else {
+                events.retain(|event| !matches!(event, SessionEvent::Nothing));
+                return events;
+            };
+            self.clock.advance_to(at);
         }
         panic!("it does not come to rest");
     }
@@ -181,18 +146,25 @@ impl Pair {
         self.session.handle_completion(&mut self.io, purpose, completion, now).unwrap()
     }
 
-    /// What the session tells when it hears these bytes.
     fn say(&mut self, bytes: &[u8]) -> Vec<SessionEvent> {
-        self.far.say(bytes);
+        self.peer.say(bytes);
         self.settle()
     }
 
-    fn end(&mut self, skips_payload: bool) -> Vec<SessionEvent> {
+    fn send(&mut self, len: u32) {
+        self.session.link_mut().unwrap().send(&mut self.io, 0, len).unwrap();
+    }
+
+    fn receive(&mut self, len: u32) {
+        self.session.link_mut().unwrap().receive(&mut self.io, 0, len).unwrap();
+    }
+
+    fn end(&mut self, skips_payload: bool) {
         let now = self.now();
         self.session.end(&mut self.io, now, skips_payload).unwrap();
-        let told = self.settle();
-        assert!(self.far.ended, "the peer is told by the end of stream");
-        told
+        let heard = self.settle();
+        assert!(heard.is_empty(), "{heard:?}");
+        assert!(self.peer.ended, "the peer hears the end of stream");
     }
 
     fn timers_at(&mut self, now: Instant) -> SessionEvent {
@@ -202,34 +174,24 @@ impl Pair {
 
     /// The peer closes, and all is as it should be at the end.
     fn part(&mut self) {
-        self.far.close();
+        self.peer.close();
         let heard = self.settle();
         assert!(matches!(heard[..], [SessionEvent::Closed]), "{heard:?}");
-        assert!(self.session.is_quiet());
-        assert!(!self.session.is_dead());
+        assert!(self.session.is_quiet() && !self.session.is_dead());
     }
 }
 
-fn hello() -> Hello {
-    Hello {
-        run_id: Id(7),
-        test: Test::PingPong,
-        transport: Transport::Tcp,
-        direction: Direction::Both,
-        size_bytes: 64,
-        connect_each: false,
-        wait: WaitMode::Block,
-        backend: BackendAsked::Auto,
-        boot_id: None,
-        cpus: Vec::new(),
-        server_delay_ns: 0,
-        timeout_ns: TIMEOUT.0,
-        gap_ns: 0,
-        request_follows: false,
-        stream: None,
-        brief: false,
-        client_version: String::new(),
-    }
+/// The hello of 64-byte messages over TCP.
+pub(crate) fn hello() -> Hello {
+    serde_json::from_value(serde_json::json!({
+        "run_id": "0000000000000007", "test": "ping_pong", "transport": "tcp", "size_bytes": 64,
+        "wait": "block", "timeout_ns": TIMEOUT.0,
+    }))
+    .unwrap()
+}
+
+fn spec() -> SessionSpec {
+    SessionSpec::new(ADDRESS.parse().unwrap(), hello(), None, TIMEOUT, 3)
 }
 
 /// Figures with bytes in them that would be payload at their beginning.
@@ -254,23 +216,18 @@ fn figures_may_follow_payload_wherever_the_stream_is_cut() {
     let bytes = [&payload[..], &figures().encode()].concat();
     for cut in 1..bytes.len() {
         let mut pair = Pair::open();
-        assert!(pair.end(true).is_empty());
+        pair.end(true);
         assert!(pair.say(&bytes[..cut]).is_empty());
         let early = pair.session.take_skipped();
         assert_eq!(early, cut.min(payload.len()) as u64, "cut at {cut}");
         let heard = pair.say(&bytes[cut..]);
-        let [SessionEvent::Figures(got)] = &heard[..] else {
-            panic!("cut at {cut}: {heard:?}");
-        };
+        let [SessionEvent::Figures(got)] = &heard[..] else { panic!("cut at {cut}: {heard:?}") };
         assert_eq!(**got, figures());
         assert_eq!(early + pair.session.take_skipped(), payload.len() as u64);
-        assert_eq!(pair.session.take_skipped(), 0, "told once");
+        assert_eq!(pair.session.take_skipped(), 0, "reported once");
         pair.part();
     }
-}
-
-#[test]
-fn payload_is_skipped_by_whole_buffers() {
+    // Payload is skipped by whole buffers.
     let mut pair = Pair::open();
     pair.end(true);
     assert!(pair.say(&vec![0x80; 40_000]).is_empty());
@@ -303,10 +260,9 @@ fn figures_are_awaited_for_the_timeout_or_as_long_as_the_owner_says() {
             deadline = deadline + TIMEOUT;
             pair.session.extend(deadline);
         }
-        let news = pair.timers_at(Instant(deadline.0 - 1));
-        assert!(matches!(news, SessionEvent::Nothing), "{news:?}");
-        let news = pair.timers_at(deadline);
-        let (stage, cause, words) = failure_of(vec![news]);
+        let event = pair.timers_at(Instant(deadline.0 - 1));
+        assert!(matches!(event, SessionEvent::Nothing), "{event:?}");
+        let (stage, cause, words) = failure_of(vec![pair.timers_at(deadline)]);
         assert_eq!((stage, cause), (Stage::Close, Failure::TIMEOUT));
         assert!(words.starts_with(&expected), "{words}");
     }
@@ -315,9 +271,8 @@ fn figures_are_awaited_for_the_timeout_or_as_long_as_the_owner_says() {
 #[test]
 fn a_stream_that_ends_in_the_exchange_is_a_failure() {
     let mut pair = Pair::open();
-    let link = pair.session.link_mut().unwrap();
-    link.receive(&mut pair.io, 0, 64).unwrap();
-    pair.far.close();
+    pair.receive(64);
+    pair.peer.close();
     let (stage, cause, words) = failure_of(pair.settle());
     assert_eq!((stage, cause), (Stage::Receive, "closed"));
     let expected = format!("{ADDRESS} closed the connection: the server has died or was ended");
@@ -330,70 +285,54 @@ fn a_stream_that_ends_in_the_exchange_is_a_failure() {
 /// A session whose owner's send is stuck, while half of the server's early figures has come.
 fn cut_off() -> Pair {
     let mut pair = Pair::open();
-    pair.far.deaf = true;
+    pair.peer.deaf = true;
     // One for the receive that is outstanding, one for the window.
     for _ in 0..2 {
-        let link = pair.session.link_mut().unwrap();
-        link.send(&mut pair.io, 0, WINDOW).unwrap();
+        pair.send(WINDOW);
         let heard = pair.settle();
         assert!(matches!(heard[..], [SessionEvent::Sent { bytes: SENT }]), "{heard:?}");
     }
-    let link = pair.session.link_mut().unwrap();
-    link.send(&mut pair.io, 0, WINDOW).unwrap();
-    link.receive(&mut pair.io, 0, 64).unwrap();
+    pair.send(WINDOW);
+    pair.receive(64);
     assert!(pair.settle().is_empty(), "the send is stuck");
-    let figures = figures().encode();
-    let heard = pair.say(&figures[..10]);
-    let [SessionEvent::Received { len: 10 }] = heard[..] else {
-        panic!("{heard:?}");
-    };
+    let heard = pair.say(&figures().encode()[..10]);
+    assert!(matches!(heard[..], [SessionEvent::Received { len: 10 }]), "{heard:?}");
     let now = pair.now();
-    let news = pair.session.handle_figures(&mut pair.io, 0..10, now, true).unwrap();
-    assert!(matches!(news, SessionEvent::Nothing));
+    let event = pair.session.handle_figures(&mut pair.io, 0..10, now, true).unwrap();
+    assert!(matches!(event, SessionEvent::Nothing));
     assert!(!pair.session.is_open() && pair.session.link_mut().is_none());
     pair
 }
 
-fn assert_ended(heard: &[SessionEvent]) {
-    let [SessionEvent::Ended { figures: got, failure }] = heard else {
-        panic!("{heard:?}");
-    };
-    assert_eq!(**got, figures());
-    assert_eq!((failure.stage, failure.cause), (Stage::Receive, "ended"));
-    let words = failure.error.as_ref().unwrap().to_string();
-    let expected = format!("{ADDRESS} ended the session: ö over");
-    assert!(words.starts_with(&expected), "{words}");
-}
-
 #[test]
-fn a_send_that_ends_after_the_servers_early_word_is_still_told() {
-    let mut pair = cut_off();
-    pair.far.deaf = false;
-    let heard = pair.settle();
-    assert!(matches!(heard[..], [SessionEvent::Sent { bytes: SENT }]), "{heard:?}");
-    let heard = pair.say(&figures().encode()[10..]);
-    assert_ended(&heard);
-}
-
-#[test]
-fn a_send_that_fails_does_not_hide_the_servers_early_word() {
-    let mut pair = cut_off();
-    let failed = Completion {
-        token: token(0, Purpose::Send),
-        outcome: Outcome::Failed(OpError::Reset),
-        more: false,
-    };
-    let heard = pair.complete(&failed);
-    assert!(matches!(heard, SessionEvent::Nothing), "{heard:?}");
-    let heard = pair.say(&figures().encode()[10..]);
-    assert_ended(&heard);
+fn the_servers_early_word_is_heard_whether_a_send_under_way_ends_or_fails() {
+    for fails in [false, true] {
+        let mut pair = cut_off();
+        if fails {
+            let (token, outcome) = (token(0, Purpose::Send), Outcome::Failed(OpError::Reset));
+            let heard = pair.complete(&Completion { token, outcome, more: false });
+            assert!(matches!(heard, SessionEvent::Nothing), "{heard:?}");
+        } else {
+            pair.peer.deaf = false;
+            let heard = pair.settle();
+            assert!(matches!(heard[..], [SessionEvent::Sent { bytes: SENT }]), "{heard:?}");
+        }
+        let heard = pair.say(&figures().encode()[10..]);
+        let [SessionEvent::Ended { figures: got, failure }] = &heard[..] else {
+            panic!("{heard:?}")
+        };
+        assert_eq!(**got, figures());
+        assert_eq!((failure.stage, failure.cause), (Stage::Receive, "ended"));
+        let words = failure.error.as_ref().unwrap().to_string();
+        let expected = format!("{ADDRESS} ended the session: ö over");
+        assert!(words.starts_with(&expected), "{words}");
+    }
 }
 
 #[test]
 fn a_zero_copy_send_is_outstanding_until_its_buffer_is_free() {
     let mut pair = Pair::open();
-    let link = pair.session.link_mut().unwrap();
-    link.send(&mut pair.io, 0, 64).unwrap();
+    pair.send(64);
     let of_send = |outcome, more| Completion { token: token(0, Purpose::Send), outcome, more };
     let heard = pair.complete(&of_send(Outcome::Sent(64), true));
     assert!(matches!(heard, SessionEvent::Sent { bytes: 64 }), "{heard:?}");
@@ -404,8 +343,8 @@ fn a_zero_copy_send_is_outstanding_until_its_buffer_is_free() {
 }
 
 #[test]
-fn large_packets_that_vanish_are_told_from_other_silence() {
-    let spec = SessionSpec::new(ADDRESS.parse().unwrap(), hello(), None, TIMEOUT, 3);
+fn large_packets_that_vanish_differ_from_other_silence() {
+    let spec = spec();
     // The hello was acknowledged, and the first full segments were sent again and again.
     let hole = TcpInfo {
         retransmits: 4,

@@ -18,13 +18,13 @@ const WAKE_UP: Nanos = Nanos::from_micros(100);
 pub(super) struct Pace {
     schedule: Constant,
     t0: Instant,
-    gap: Nanos,
+    pub(super) gap: Nanos,
     due: Instant,
     /// When the next send may leave.
-    next: Instant,
+    pub(super) next: Instant,
     last: Option<Instant>,
-    deviation: Distribution,
-    lateness: Distribution,
+    pub(super) deviation: Distribution,
+    pub(super) lateness: Distribution,
 }
 
 impl Pace {
@@ -48,15 +48,8 @@ impl Pace {
     }
 
     fn advance(&mut self) {
-        self.due = match self.schedule.next() {
-            Some(offset) => self.t0 + offset,
-            None => Instant::FAR_FUTURE,
-        };
-    }
-
-    /// When the next send may leave.
-    pub(super) const fn next(&self) -> Instant {
-        self.next
+        let next = self.schedule.next();
+        self.due = next.map_or(Instant::FAR_FUTURE, |offset| self.t0 + offset);
     }
 
     pub(super) fn handle_sent(&mut self, now: Instant, measured: bool) {
@@ -76,14 +69,10 @@ impl Pace {
     /// then never do, as it is with requests (DESIGN D6). Else what the warm-up left over is made
     /// up for in the measured phase, and is late there.
     pub(super) fn leave_warmup(&mut self, start: Instant) {
-        if self.due >= start {
-            return;
+        if self.count_unsent(start) > 0 {
+            // What follows it is no gap of the schedule.
+            self.last = None;
         }
-        self.schedule.pass(start.since(self.t0));
-        self.advance();
-        self.next = self.due.max(self.next);
-        // What follows it is no gap of the schedule.
-        self.last = None;
     }
 
     /// How many sends were due before `until` and did not leave.
@@ -96,18 +85,6 @@ impl Pace {
         self.advance();
         self.next = self.due.max(self.next);
         1 + behind
-    }
-
-    pub(super) const fn gap(&self) -> Nanos {
-        self.gap
-    }
-
-    pub(super) const fn deviation(&self) -> &Distribution {
-        &self.deviation
-    }
-
-    pub(super) const fn lateness(&self) -> &Distribution {
-        &self.lateness
     }
 }
 
@@ -128,17 +105,6 @@ mod tests {
     }
 
     #[test]
-    fn sends_are_due_at_equal_gaps() {
-        let mut pace = pace();
-        for n in 0..5 {
-            assert_eq!(pace.next(), us(100 * n));
-            pace.handle_sent(us(100 * n + 3), true);
-        }
-        assert_eq!((pace.deviation().count(), pace.deviation().max_ns()), (4, Some(0)));
-        assert_eq!(pace.lateness().max_ns(), Some(3_000));
-    }
-
-    #[test]
     fn a_stall_is_made_up_for_at_a_higher_rate_and_in_no_burst() {
         let mut pace = pace();
         pace.handle_sent(us(0), true);
@@ -147,7 +113,7 @@ mod tests {
         let mut gaps = Vec::new();
         for _ in 0..60 {
             pace.handle_sent(at, true);
-            let next = pace.next().max(at);
+            let next = pace.next.max(at);
             gaps.push(next.since(at).0 / 1_000);
             at = next;
         }
@@ -161,11 +127,16 @@ mod tests {
     }
 
     #[test]
-    fn a_sender_that_wakes_up_late_each_time_keeps_its_rate() {
-        let mut pace = pace();
-        for n in 0..50 {
-            assert_eq!(pace.next(), us(100 * n));
-            pace.handle_sent(us(100 * n + 60), true);
+    fn sends_are_due_at_equal_gaps_also_to_one_that_wakes_up_late_each_time() {
+        for (late, count) in [(3, 5), (60, 50)] {
+            let mut pace = pace();
+            for n in 0..count {
+                assert_eq!(pace.next, us(100 * n));
+                pace.handle_sent(us(100 * n + late), true);
+            }
+            let deviation = &pace.deviation;
+            assert_eq!((deviation.count(), deviation.max_ns()), (count - 1, Some(0)));
+            assert_eq!(pace.lateness.max_ns(), Some(late * 1_000));
         }
     }
 
@@ -174,30 +145,25 @@ mod tests {
         let mut pace = pace();
         pace.handle_sent(us(0), false);
         pace.leave_warmup(us(1_000));
-        assert_eq!(pace.next(), us(1_000));
+        assert_eq!(pace.next, us(1_000));
         pace.handle_sent(us(1_010), true);
-        assert_eq!(pace.next(), us(1_100));
-        assert_eq!(pace.lateness().max_ns(), Some(10_000));
-        assert_eq!(pace.deviation().count(), 0);
+        assert_eq!(pace.next, us(1_100));
+        assert_eq!(pace.lateness.max_ns(), Some(10_000));
+        assert_eq!(pace.deviation.count(), 0);
         assert_eq!(pace.count_unsent(us(2_000)), 9);
         // A sender on time loses nothing.
         let mut on_time = self::pace();
         on_time.handle_sent(us(0), false);
         on_time.leave_warmup(us(100));
-        assert_eq!(on_time.next(), us(100));
+        assert_eq!(on_time.next, us(100));
     }
 
     #[test]
-    fn what_did_not_leave_is_counted() {
+    fn what_did_not_leave_is_counted_of_a_whole_day_at_once() {
+        const DAY: u64 = 86_400;
         let mut pace = pace();
         pace.handle_sent(us(0), true);
-        assert_eq!(pace.count_unsent(us(1_000)), 9);
-        assert_eq!(pace.count_unsent(us(1_000)), 0);
-    }
-
-    #[test]
-    fn a_day_of_what_could_never_be_sent_is_counted_at_once() {
-        const DAY: u64 = 86_400;
+        assert_eq!([9, 0].map(|_| pace.count_unsent(us(1_000))), [9, 0]);
         let schedule = Constant::new(1e9, Share::WHOLE).unwrap();
         let mut pace = Pace::new(schedule, Nanos(1));
         pace.start(Instant(5));

@@ -12,8 +12,7 @@ use tare_units::text::Id;
 use tare_units::{Instant, Nanos};
 
 /// A receiver is woken for what arrives in this time, not for each segment: over loopback that
-/// doubled the bandwidth of 128-KiB sends, and of 1-byte sends the receiver's CPU time became a
-/// thousandth.
+/// doubled the bandwidth of 128-KiB sends, and took a thousandth of the CPU time of 1-byte ones.
 const WAKE_EVERY: Nanos = Nanos::from_millis(1);
 /// How often the low-water mark is thought over.
 const MARK_EVERY: Nanos = Nanos::from_millis(10);
@@ -51,14 +50,12 @@ pub(crate) struct Receiver {
     heard: Option<(Instant, Instant)>,
     arrivals: Option<Arrivals>,
     measured_at: Option<Instant>,
-    /// UDP: how often the receive buffer had had no room when the measured phase's first datagrams
-    /// came; asked for once.
+    /// UDP: overflows of the receive buffer before the measured phase; asked for once.
     overflows_before: Option<Option<u64>>,
     coalesced: bool,
     /// The socket's low-water mark, and what came since it was last thought over.
     mark: u32,
     mark_max: u32,
-    /// Bytes that one receive takes at most.
     most: u32,
     marked_at: Instant,
     since_mark: u64,
@@ -78,8 +75,7 @@ impl Receiver {
         Self {
             transport: hello.transport,
             size: u32::try_from(hello.size_bytes).unwrap_or(u32::MAX).max(1),
-            // Of a slow stream, the end of which nothing would follow soon, the bytes are looked
-            // at.
+            // Of a slow stream, whose end nothing would follow soon, the bytes are looked at.
             discard: ask.discard && !udp && ask.rate_bits_per_s == 0,
             discarding: false,
             window,
@@ -100,23 +96,22 @@ impl Receiver {
         }
     }
 
-    /// Over UDP, asks the kernel for several datagrams at once; over TCP, settles how much to
-    /// receive at once.
-    pub(crate) fn prepare<D: Driver>(&mut self, io: &mut D, link: &Link) {
+    /// Has the kernel coalesce datagrams, or over TCP settles how much to receive at once.
+    pub(crate) fn prepare(&mut self, io: &mut impl Driver, link: &Link) {
         if self.transport == Transport::Udp {
             let option = SocketOption::Coalescing(true);
-            self.coalesced = io.set_option(link.socket(), &option).is_ok();
+            self.coalesced = io.set_option(link.socket, &option).is_ok();
         }
-        let info = io.tcp_info(link.socket());
+        let info = io.tcp_info(link.socket);
         if info.is_some_and(|info| info.mss_bytes < LOOPBACK_SEGMENT) {
             self.most = self.size.clamp(RECEIVE_LEAST, RECEIVE_BYTES);
         }
     }
 
     /// Undoes what [`Receiver::prepare`] and the stream have set: what follows is control traffic.
-    pub(crate) fn finish<D: Driver>(&mut self, io: &mut D, link: &Link) {
+    pub(crate) fn finish(&mut self, io: &mut impl Driver, link: &Link) {
         if self.coalesced {
-            let _ = io.set_option(link.socket(), &SocketOption::Coalescing(false));
+            let _ = io.set_option(link.socket, &SocketOption::Coalescing(false));
         }
         if self.mark > 1 {
             self.put_mark(io, link, 1);
@@ -129,15 +124,15 @@ impl Receiver {
     }
 
     #[inline]
-    pub(crate) fn receive<D: Driver>(
+    pub(crate) fn receive(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver,
         link: &mut Link,
         now: Instant,
     ) -> Result {
         if self.transport == Transport::Udp {
             if self.measured_at.is_some() && self.overflows_before.is_none() {
-                self.overflows_before = Some(io.receive_overflows(link.socket()));
+                self.overflows_before = Some(io.receive_overflows(link.socket));
             }
             return link.receive(io, 0, COALESCED_BYTES);
         }
@@ -154,9 +149,9 @@ impl Receiver {
     }
 
     #[inline]
-    pub(crate) fn handle_received<D: Driver>(
+    pub(crate) fn handle_received(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver,
         link: &Link,
         n: u32,
         now: Instant,
@@ -170,7 +165,7 @@ impl Receiver {
     }
 
     /// Has the kernel gather what comes in [`WAKE_EVERY`] before it wakes the receiver.
-    fn set_mark<D: Driver>(&mut self, io: &mut D, link: &Link, now: Instant) {
+    fn set_mark(&mut self, io: &mut impl Driver, link: &Link, now: Instant) {
         let elapsed = now.since(self.marked_at).0.max(1);
         let came = u128::from(self.since_mark) * u128::from(WAKE_EVERY.0) / u128::from(elapsed);
         let most = u64::from(self.mark_max).min(self.left().max(1));
@@ -184,9 +179,9 @@ impl Receiver {
         self.put_mark(io, link, wanted);
     }
 
-    fn put_mark<D: Driver>(&mut self, io: &mut D, link: &Link, mark: u32) {
+    fn put_mark(&mut self, io: &mut impl Driver, link: &Link, mark: u32) {
         let option = SocketOption::ReceiveLowWater(mark);
-        if io.set_option(link.socket(), &option).is_ok() {
+        if io.set_option(link.socket, &option).is_ok() {
             self.mark = mark;
         }
     }
@@ -238,9 +233,7 @@ impl Receiver {
     }
 
     fn handle_datagram(&mut self, header: StreamHeader, datagram: &[u8], now: Instant) {
-        let Some(arrivals) = &mut self.arrivals else {
-            return;
-        };
+        let Some(arrivals) = &mut self.arrivals else { return };
         let bytes = datagram.len() as u64;
         let first_at = self.heard.map_or(now, |(first, _)| first);
         self.heard = Some((first_at, now));
@@ -277,8 +270,7 @@ impl Receiver {
     }
 
     /// All that was to come has come, or the measured phase is over. Over UDP, where nobody says
-    /// which datagram is the last: as far as can be told from the time since the first one, or
-    /// since the latest.
+    /// which datagram is the last: as far as the time since the first, or since the latest, shows.
     pub(crate) fn is_complete(&self, now: Instant) -> bool {
         let has_all = self.expected.is_some_and(|all| self.total >= all);
         match (self.transport, self.expected, self.heard) {
@@ -290,9 +282,9 @@ impl Receiver {
         }
     }
 
-    pub(crate) fn figures<D: Driver>(self, io: &D, link: &Link, now: Instant) -> Received {
+    pub(crate) fn figures(self, io: &impl Driver, link: &Link, now: Instant) -> Received {
         let span = self.window.length(now);
-        let buffers = io.socket_buffers(link.socket());
+        let buffers = io.socket_buffers(link.socket);
         let bytes = self.window.bytes();
         let arrivals = self.arrivals.as_ref();
         let count =
@@ -302,11 +294,12 @@ impl Receiver {
             (Transport::Udp, 2..) => Nanos(span.0 + span.0 / (count - 1)),
             _ => span,
         };
-        let told = |of: fn(&Arrivals) -> u64| arrivals.filter(|_| count > 0).map_or(0, of);
-        let (reordered, duplicated) = (told(Arrivals::reordered), told(Arrivals::duplicated));
-        let jitter_ns = arrivals.filter(|_| count > 0).and_then(Arrivals::jitter).map(|j| j.0);
+        let known = arrivals.filter(|_| count > 0);
+        let (reordered, duplicated) =
+            known.map_or((0, 0), |known| (known.reordered(), known.duplicated()));
+        let jitter_ns = known.and_then(Arrivals::jitter).map(|jitter| jitter.0);
         let overflows = self.overflows_before.flatten();
-        let overflows = overflows.zip(io.receive_overflows(link.socket()));
+        let overflows = overflows.zip(io.receive_overflows(link.socket));
         let (blocks, series) = self.window.into_parts();
         Received {
             duration_ns: duration.0,

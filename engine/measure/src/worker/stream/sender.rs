@@ -16,8 +16,7 @@ use tare_units::limits::{DATAGRAM_MAX, INTERVALS_MAX};
 use tare_units::text::Id;
 use tare_units::{Instant, Nanos};
 
-/// Bytes, and sends, that one operation is asked for at most: between two of them the worker looks
-/// at everything else.
+/// Bytes, and sends, that one operation is asked for at most: the worker has more to look at.
 const BATCH_BYTES: u32 = 256 << 10;
 const BATCH_SENDS: u32 = 128;
 /// A sender by time goes on for so long after its measured phase, so that the receiver's, which
@@ -29,8 +28,7 @@ const OVERRUN: Nanos = Nanos::from_millis(10);
 /// to 49. A `--sndbuf` of the user's own decides alone.
 pub(crate) const UNSENT_BYTES: u32 = 1 << 20;
 const UNSENT_LEAST: u32 = 128 << 10;
-/// Sends from the buffer itself pay from about this size on, bytes (kernel documentation,
-/// `msg_zerocopy`: 10 KB).
+/// Sends from the buffer itself pay from about here (kernel documentation, `msg_zerocopy`: 10 KB).
 const ZERO_COPY_LEAST: u32 = 16 << 10;
 /// Notifications that are awaited at once.
 const ZERO_COPY_PENDING: u32 = 64;
@@ -42,11 +40,9 @@ enum ZeroCopy {
     /// Until the kernel is seen to copy.
     Trying,
     On,
-    /// It was tried.
     GivenUp(String),
 }
 
-/// Sends payload: messages of one size, back to back or on a schedule.
 #[derive(Debug)]
 pub(crate) struct Sender {
     ask: StreamAsk,
@@ -75,7 +71,6 @@ pub(crate) struct Sender {
     /// At the start of the measured phase, and at the end of the last entry of the series.
     info: Option<(TcpInfo, TcpInfo)>,
     info_at: Instant,
-    /// What is counted on the way.
     account: Sent,
 }
 
@@ -117,7 +112,7 @@ impl Sender {
     }
 
     /// Fills the send buffer. Before the test begins.
-    pub(crate) fn prepare<D: Driver>(&mut self, io: &mut D, link: &Link, seed: u64) {
+    pub(crate) fn prepare(&mut self, io: &mut impl Driver, link: &Link, seed: u64) {
         fill(io.buffer_mut(link.send_buffer()), seed);
         if !io.capabilities().zero_copy && self.zero_copy != ZeroCopy::Off {
             let backend = io.capabilities().backend.name();
@@ -127,12 +122,12 @@ impl Sender {
             let share = UNSENT_BYTES / self.ask.streams.max(1);
             let unsent = share.max(UNSENT_LEAST).max(self.size);
             // A kernel that has no such option takes more ahead.
-            let _ = io.set_option(link.socket(), &SocketOption::UnsentLowWater(unsent));
+            let _ = io.set_option(link.socket, &SocketOption::UnsentLowWater(unsent));
         }
     }
 
     /// The first byte leaves at `now`.
-    pub(crate) fn start<D: Driver>(&mut self, io: &mut D, link: &mut Link, now: Instant) -> Result {
+    pub(crate) fn start(&mut self, io: &mut impl Driver, link: &mut Link, now: Instant) -> Result {
         self.window.begin(now);
         self.info_at = self.window.start();
         self.segment(io, link);
@@ -145,41 +140,33 @@ impl Sender {
 
     /// Has the kernel cut several datagrams out of one send, where each fits the path's MTU. Not
     /// before the test begins: control datagrams would be cut as well.
-    fn segment<D: Driver>(&mut self, io: &mut D, link: &Link) {
+    fn segment(&mut self, io: &mut impl Driver, link: &Link) {
         if self.transport == Transport::Tcp || self.pace.is_some() {
             return;
         }
-        let many = datagrams_per_send(self.size, io.path_mtu(link.socket()));
+        let many = datagrams_per_send(self.size, io.path_mtu(link.socket));
         let segment = u16::try_from(self.size).unwrap_or(0);
         if many < 2 {
             self.account.per_send_reason = (self.size > DATAGRAM_MAX / 2)
                 .then(|| "two of them do not fit into one send".to_owned());
             return;
         }
-        match io.set_option(link.socket(), &SocketOption::Segmentation(segment)) {
-            Ok(()) => self.account.per_send = many,
-            Err(error) => {
-                self.account.per_send_reason = Some(format!("no UDP_SEGMENT here: {error}"))
-            }
-        }
+        let refusal = io.set_option(link.socket, &SocketOption::Segmentation(segment)).err();
+        self.account.per_send = if refusal.is_some() { 1 } else { many };
+        self.account.per_send_reason = refusal.map(|error| format!("no UDP_SEGMENT here: {error}"));
     }
 
     /// A send failed: whether that was since the kernel does not cut it any more, as where the
     /// path's MTU has turned out to be smaller (`EMSGSIZE`, before Linux 6.14 `EINVAL`). From here
     /// on datagrams leave one by one.
-    pub(crate) fn handle_uncut<D: Driver>(
-        &mut self,
-        io: &mut D,
-        link: &Link,
-        error: OpError,
-    ) -> bool {
-        let is_refusal = matches!(error, OpError::MessageTooLong | OpError::Invalid);
+    pub(crate) fn handle_uncut(&mut self, io: &mut impl Driver, link: &Link, why: OpError) -> bool {
+        let is_refusal = matches!(why, OpError::MessageTooLong | OpError::Invalid);
         if self.account.per_send == 1 || !is_refusal {
             return false;
         }
-        let _ = io.set_option(link.socket(), &SocketOption::Segmentation(0));
+        let _ = io.set_option(link.socket, &SocketOption::Segmentation(0));
         self.account.per_send = 1;
-        self.account.per_send_reason = Some(format!("the kernel ceased to cut sends: {error}"));
+        self.account.per_send_reason = Some(format!("the kernel ceased to cut sends: {why}"));
         true
     }
 
@@ -187,18 +174,16 @@ impl Sender {
         self.window.has_begun()
     }
 
-    /// When a paced sender wants [`Sender::poll_submit`] to be called.
     pub(crate) fn due(&self, link: &Link) -> Option<Instant> {
         let pace = self.pace.as_ref()?;
         // Its end is due as well.
         let is_free = !link.is_sending() && !link.is_sending_control();
-        (self.has_started() && !self.finished && is_free).then(|| pace.next().min(self.stop_at()))
+        (self.has_started() && !self.finished && is_free).then(|| pace.next.min(self.stop_at()))
     }
 
-    /// Sends what is due at `now`, the instant of the submission.
-    pub(crate) fn poll_submit<D: Driver>(
+    pub(crate) fn poll_submit(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver,
         link: &mut Link,
         now: Instant,
     ) -> Result {
@@ -210,13 +195,10 @@ impl Sender {
     }
 
     /// What became due in the warm-up and was not begun by its end leaves the queue then; so does,
-    /// at its end, what became due in the measured phase: a stream goes on sending for a while
-    /// behind it.
+    /// at its end, what became due in the measured phase, behind which a stream still sends.
     fn leave_phases(&mut self, now: Instant) {
         let (start, end) = (self.window.start(), self.window.end());
-        let Some(pace) = self.pace.as_mut().filter(|_| now >= start) else {
-            return;
-        };
+        let Some(pace) = self.pace.as_mut().filter(|_| now >= start) else { return };
         pace.leave_warmup(start);
         if now >= end {
             self.overdue.get_or_insert_with(|| pace.count_unsent(end));
@@ -225,9 +207,9 @@ impl Sender {
 
     /// The kernel took `bytes`; none: it had no room for a datagram.
     #[inline]
-    pub(crate) fn handle_sent<D: Driver>(
+    pub(crate) fn handle_sent(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver,
         link: &mut Link,
         bytes: u64,
         now: Instant,
@@ -235,21 +217,17 @@ impl Sender {
         if let Some(left) = &mut self.left {
             *left = left.saturating_sub(bytes);
         }
-        let (sends, datagrams) = match self.transport {
-            Transport::Tcp => (self.count_messages(bytes), 0),
-            Transport::Udp => (u64::from(bytes > 0), bytes.div_ceil(u64::from(self.size.max(1)))),
-        };
-        let counts = match self.transport {
-            Transport::Tcp => self.window.add(now, bytes),
-            // By the flag that they carry, whenever they left.
-            Transport::Udp if self.sending_measured => {
-                self.window.add(now.min(Instant(self.window.end().0 - 1)), bytes)
+        if self.transport == Transport::Tcp {
+            let sends = self.count_messages(bytes);
+            if self.window.add(now, bytes) {
+                self.account.sends += sends;
             }
-            Transport::Udp => false,
-        };
-        if counts {
-            self.account.sends += sends;
-            self.account.datagrams += datagrams;
+        } else if self.sending_measured
+            // By the flag that they carry, whenever they left.
+            && self.window.add(now.min(Instant(self.window.end().0 - 1)), bytes)
+        {
+            self.account.sends += u64::from(bytes > 0);
+            self.account.datagrams += bytes.div_ceil(u64::from(self.size.max(1)));
             self.refused += u64::from(bytes == 0);
         }
         if now >= self.info_at {
@@ -263,8 +241,7 @@ impl Sender {
         Ok(())
     }
 
-    /// Messages that ended with these `bytes`: whole ones, or, where bytes end the stream, a last
-    /// one that is shorter.
+    /// Messages that ended with these `bytes`; where bytes end the stream, the last is shorter.
     fn count_messages(&mut self, bytes: u64) -> u64 {
         let gone = u64::from(self.cut) + bytes;
         let (whole, rest) = (gone / u64::from(self.size), gone % u64::from(self.size));
@@ -276,9 +253,9 @@ impl Sender {
         whole
     }
 
-    pub(crate) fn handle_released<D: Driver>(
+    pub(crate) fn handle_released(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver,
         link: &mut Link,
         copied: bool,
         now: Instant,
@@ -293,14 +270,8 @@ impl Sender {
         self.resume(io, link, now)
     }
 
-    /// What kept it from sending may be gone: a control frame of its socket, or a buffer that the
-    /// kernel held.
-    pub(crate) fn resume<D: Driver>(
-        &mut self,
-        io: &mut D,
-        link: &mut Link,
-        now: Instant,
-    ) -> Result {
+    /// What kept it from sending may be gone: a control frame, or a buffer that the kernel held.
+    pub(crate) fn resume(&mut self, io: &mut impl Driver, link: &mut Link, now: Instant) -> Result {
         if self.has_started() && (self.pace.is_none() || self.cut > 0) {
             self.send_next(io, link, now)?;
         }
@@ -312,7 +283,7 @@ impl Sender {
         self.window.end() + if is_tcp { OVERRUN } else { Nanos::ZERO }
     }
 
-    fn send_next<D: Driver>(&mut self, io: &mut D, link: &mut Link, now: Instant) -> Result {
+    fn send_next(&mut self, io: &mut impl Driver, link: &mut Link, now: Instant) -> Result {
         if self.finished || link.is_sending() || link.is_sending_control() {
             return Ok(());
         }
@@ -333,18 +304,18 @@ impl Sender {
             return link.send(io, 0, self.size);
         }
         if matches!(self.zero_copy, ZeroCopy::Trying | ZeroCopy::On) {
-            if self.pending < ZERO_COPY_PENDING {
-                self.pending += 1;
-                self.zero_sends += u64::from(self.window.contains(now));
-                return link.send_zero_copy(io, self.size);
+            if self.pending == ZERO_COPY_PENDING {
+                return Ok(());
             }
-            return Ok(());
+            self.pending += 1;
+            self.zero_sends += u64::from(self.window.contains(now));
+            return link.send_zero_copy(io, self.size);
         }
         let most = (BATCH_BYTES / self.size).clamp(1, BATCH_SENDS);
         link.send_repeated(io, self.size, most.min(left / self.size))
     }
 
-    fn send_datagrams<D: Driver>(&mut self, io: &mut D, link: &mut Link, now: Instant) -> Result {
+    fn send_datagrams(&mut self, io: &mut impl Driver, link: &mut Link, now: Instant) -> Result {
         self.sending_measured = self.window.contains(now) || self.left.is_some();
         let left = self.left.map_or(u64::MAX, |left| left.div_ceil(u64::from(self.size)));
         let count = u32::try_from(left).unwrap_or(u32::MAX).min(self.account.per_send);
@@ -364,11 +335,11 @@ impl Sender {
 
     /// Asks the kernel how the connection fares: at the start of the measured phase, at the end of
     /// each entry, and at the end.
-    fn sample<D: Driver>(&mut self, io: &D, link: &Link, now: Instant) {
+    fn sample(&mut self, io: &impl Driver, link: &Link, now: Instant) {
         let entry = self.window.entry(now);
         let interval = Nanos(self.ask.interval_ns.max(1_000_000));
         self.info_at = self.window.start() + Nanos(interval.0.saturating_mul(entry as u64 + 1));
-        let Some(info) = io.tcp_info(link.socket()).filter(|_| self.transport == Transport::Tcp)
+        let Some(info) = io.tcp_info(link.socket).filter(|_| self.transport == Transport::Tcp)
         else {
             return;
         };
@@ -376,7 +347,7 @@ impl Sender {
             self.info = Some((info, info));
             return;
         };
-        let mut told = TcpInterval {
+        let mut entry_info = TcpInterval {
             retransmits: info.retransmits.saturating_sub(last.retransmits),
             cwnd_bytes: u64::from(info.cwnd_segments) * u64::from(info.mss_bytes),
             rtt_ns: info.rtt.0,
@@ -386,19 +357,19 @@ impl Sender {
         let until =
             entry.max(self.account.tcp_series.len() + 1).min(self.account.tcp_series.capacity());
         while self.account.tcp_series.len() < until {
-            self.account.tcp_series.push(told);
-            told.retransmits = 0;
+            self.account.tcp_series.push(entry_info);
+            entry_info.retransmits = 0;
         }
     }
 
     /// Sends no more, whatever is left. What is under way still goes.
-    pub(crate) fn finish<D: Driver>(&mut self, io: &mut D, link: &Link, now: Instant) {
+    pub(crate) fn finish(&mut self, io: &mut impl Driver, link: &Link, now: Instant) {
         if std::mem::replace(&mut self.finished, true) || !self.has_started() {
             return;
         }
         self.sample(io, link, now);
         if self.account.per_send > 1 {
-            let _ = io.set_option(link.socket(), &SocketOption::Segmentation(0));
+            let _ = io.set_option(link.socket, &SocketOption::Segmentation(0));
         }
     }
 
@@ -410,21 +381,31 @@ impl Sender {
         now >= self.window.start()
     }
 
-    pub(crate) fn figures<D: Driver>(mut self, io: &D, link: &Link, now: Instant) -> Sent {
+    pub(crate) fn figures(mut self, io: &impl Driver, link: &Link, now: Instant) -> Sent {
         let duration = self.window.length(now);
         let until = self.window.end().min(now);
-        let buffers = io.socket_buffers(link.socket());
+        let buffers = io.socket_buffers(link.socket);
         let tcp = self.info.as_ref().map(|(first, last)| TcpFigures {
-            congestion_control: io.congestion_control(link.socket()),
+            congestion_control: io.congestion_control(link.socket),
             send_buffer_bytes: buffers.map(|b| b.0),
             ..tcp_figures(first, last)
         });
-        let path = io.path_mtu(link.socket()).filter(|_| self.transport == Transport::Udp);
+        let path = io.path_mtu(link.socket).filter(|_| self.transport == Transport::Udp);
         self.leave_phases(now);
         let unsent = self.count_unsent(until);
-        let zero_copy = (self.zero_copy != ZeroCopy::Off).then(|| self.zero_copy_use());
-        let tcp_only = |_: &u64| self.transport == Transport::Tcp;
-        let unacknowledged = io.send_queue_bytes(link.socket()).filter(tcp_only);
+        #[expect(clippy::cast_precision_loss, reason = "a share")]
+        let copied_share = self.copied as f64 / self.released.max(1) as f64;
+        let reason = match &self.zero_copy {
+            ZeroCopy::GivenUp(why) => Some(why.clone()),
+            _ => None,
+        };
+        let zero_copy = (self.zero_copy != ZeroCopy::Off).then_some(ZeroCopyUse {
+            sends: self.zero_sends,
+            copied_share,
+            reason,
+        });
+        let is_tcp = self.transport == Transport::Tcp;
+        let unacknowledged = io.send_queue_bytes(link.socket).filter(|_| is_tcp);
         Sent {
             duration_ns: duration.0,
             bytes: self.window.bytes(),
@@ -433,9 +414,9 @@ impl Sender {
             fragments: path.map(|path| path.fragments(self.size)),
             send_buffer_bytes: buffers.filter(|_| path.is_some()).map(|b| b.0),
             unsent,
-            gap_ns: self.pace.as_ref().map_or(0, |pace| pace.gap().0),
-            gap_deviation_hdr: self.pace.as_ref().map(|pace| pace.deviation().encode()),
-            lateness_hdr: self.pace.as_ref().map(|pace| pace.lateness().encode()),
+            gap_ns: self.pace.as_ref().map_or(0, |pace| pace.gap.0),
+            gap_deviation_hdr: self.pace.as_ref().map(|pace| pace.deviation.encode()),
+            lateness_hdr: self.pace.as_ref().map(|pace| pace.lateness.encode()),
             tcp,
             zero_copy,
             ..self.account
@@ -454,16 +435,6 @@ impl Sender {
             }
         }
     }
-
-    #[expect(clippy::cast_precision_loss, reason = "a share")]
-    fn zero_copy_use(&self) -> ZeroCopyUse {
-        let reason = match &self.zero_copy {
-            ZeroCopy::GivenUp(why) => Some(why.clone()),
-            _ => None,
-        };
-        let copied_share = self.copied as f64 / self.released.max(1) as f64;
-        ZeroCopyUse { sends: self.zero_sends, copied_share, reason }
-    }
 }
 
 fn pace(ask: &StreamAsk, size: u32) -> Option<Pace> {
@@ -476,14 +447,12 @@ fn pace(ask: &StreamAsk, size: u32) -> Option<Pace> {
 }
 
 fn zero_copy(ask: &StreamAsk, transport: Transport, size: u32) -> ZeroCopy {
-    if transport == Transport::Udp || ask.rate_bits_per_s > 0 {
-        ZeroCopy::Off
-    } else if ask.zero_copy {
-        ZeroCopy::On
-    } else if ask.zero_copy_auto && size >= ZERO_COPY_LEAST && ask.warmup_ns > 0 {
-        ZeroCopy::Trying
-    } else {
-        ZeroCopy::Off
+    let tries = ask.zero_copy_auto && size >= ZERO_COPY_LEAST && ask.warmup_ns > 0;
+    match transport {
+        Transport::Tcp if ask.rate_bits_per_s > 0 => ZeroCopy::Off,
+        Transport::Tcp if ask.zero_copy => ZeroCopy::On,
+        Transport::Tcp if tries => ZeroCopy::Trying,
+        _ => ZeroCopy::Off,
     }
 }
 

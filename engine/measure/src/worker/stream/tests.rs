@@ -1,5 +1,10 @@
 use super::*;
-use tare_proto::hello::{BackendAsked, Direction, Test, WaitMode};
+use crate::worker::link::Link;
+use crate::worker::session;
+use tare_driver::SocketSpec;
+use tare_driver::clock::SimulatedClock;
+use tare_driver::simulation::SimNet;
+use tare_proto::hello::{Direction, Test};
 use tare_proto::stream::{StreamAsk, StreamHeader, StreamKind};
 use tare_units::Instant;
 use tare_units::limits::INTERVALS_MAX;
@@ -8,30 +13,10 @@ use tare_units::text::Id;
 const SESSION: Id = Id(9);
 
 fn hello(transport: Transport, direction: Direction, size_bytes: u64) -> Hello {
-    Hello {
-        run_id: Id(7),
-        test: Test::Stream,
-        transport,
-        direction,
-        size_bytes,
-        connect_each: false,
-        wait: WaitMode::Block,
-        backend: BackendAsked::Auto,
-        boot_id: None,
-        cpus: Vec::new(),
-        server_delay_ns: 0,
-        timeout_ns: 2_000_000_000,
-        stream: Some(StreamAsk {
-            duration_ns: 1_000_000_000,
-            interval_ns: 1,
-            streams: 1,
-            ..StreamAsk::default()
-        }),
-        gap_ns: 0,
-        request_follows: false,
-        brief: false,
-        client_version: String::new(),
-    }
+    let (duration_ns, interval_ns, streams) = (1_000_000_000, 1, 1);
+    let ask = StreamAsk { duration_ns, interval_ns, streams, ..StreamAsk::default() };
+    let (test, stream) = (Test::Stream, Some(ask));
+    Hello { test, transport, direction, size_bytes, stream, ..session::tests::hello() }
 }
 
 fn payload(sequence: u64, size: usize, session: Id) -> Vec<u8> {
@@ -62,6 +47,9 @@ fn several_datagrams_are_taken_apart() {
         // Twice the same is once.
         receiver.handle_datagrams(&payload(3, size, SESSION), SESSION, Instant(7));
         assert_eq!(receiver.total(), 7 * size as u64, "{size}");
+        // What is another session's is not counted.
+        let rest = receiver.handle_datagrams(&payload(7, size, Id(8)), SESSION, Instant(8));
+        assert_eq!((rest, receiver.total()), (Some((0, size)), 7 * size as u64), "{size}");
     }
 }
 
@@ -88,24 +76,13 @@ fn control_datagrams_are_found_behind_payload() {
 }
 
 #[test]
-fn payload_of_another_session_is_none_of_this_one() {
-    let mut receiver = receiver(100);
-    let all = payload(0, 100, Id(8));
-    let rest = receiver.handle_datagrams(&all, SESSION, Instant(5));
-    assert_eq!((rest, receiver.total()), (Some((0, 100)), 0));
-}
-
-#[test]
 fn more_payload_than_was_agreed_does_no_harm() {
     let mut hello = hello(Transport::Tcp, Direction::Up, 100);
     hello.stream.as_mut().unwrap().bytes = 1_000;
-    let clock = tare_driver::clock::SimulatedClock::new(Instant(0));
-    let net = tare_driver::simulation::SimNet::new(Default::default(), clock);
+    let net = SimNet::new(Default::default(), SimulatedClock::new(Instant(0)));
     let mut io = net.driver();
-    let to = "127.0.0.1:1".parse().unwrap();
-    let socket = tare_driver::SocketSpec::stream_to(to);
-    let socket = tare_driver::Driver::open(&mut io, &socket).unwrap();
-    let mut link = crate::worker::link::Link::new(&mut io, 0, socket, 1 << 17, 0).unwrap();
+    let socket = io.open(&SocketSpec::stream_to("127.0.0.1:1".parse().unwrap())).unwrap();
+    let mut link = Link::new(&mut io, (0, socket), (1 << 17, 0)).unwrap();
     let mut receiver = Receiver::new(&hello);
     for at in [1, 20_000_000, 40_000_000] {
         receiver.handle_received(&mut io, &link, 600, Instant(at));
@@ -117,9 +94,9 @@ fn more_payload_than_was_agreed_does_no_harm() {
 #[test]
 fn the_servers_memory_covers_what_its_streams_hold() {
     let of = |direction| state_bytes(&hello(Transport::Udp, direction, 1_000));
-    let (series, told) = (8 * INTERVALS_MAX, size_of::<TcpInterval>() * INTERVALS_MAX);
+    let (series, infos) = (8 * INTERVALS_MAX, size_of::<TcpInterval>() * INTERVALS_MAX);
     assert!(of(Direction::Up) >= series + Arrivals::BYTES);
-    assert!(of(Direction::Down) >= series + told);
+    assert!(of(Direction::Down) >= series + infos);
     assert_eq!(of(Direction::Both), of(Direction::Up) + of(Direction::Down));
 }
 
@@ -149,4 +126,40 @@ fn what_fits_the_path_shares_a_send_up_to_the_last_byte() {
         let room = send_bytes(&hello);
         assert!(room >= (expected * size) as usize, "{size}: {room}");
     }
+}
+
+#[test]
+fn each_transport_has_its_own() {
+    let asked = SocketOptions {
+        congestion: Some("reno".to_owned()),
+        mss_bytes: Some(1_000),
+        nodelay: true,
+        dscp: Some(46),
+        send_buffer_bytes: Some(1),
+        receive_buffer_bytes: Some(2),
+    };
+    let common = [
+        SocketOption::TrafficClass(46 << 2),
+        SocketOption::SendBuffer(1),
+        SocketOption::ReceiveBuffer(2),
+    ];
+    assert_eq!(options_of(&asked, Transport::Udp).collect::<Vec<_>>(), common);
+    let tcp: Vec<_> = options_of(&asked, Transport::Tcp).collect();
+    assert_eq!(tcp[2], SocketOption::NoDelay(true));
+    assert_eq!(tcp[3..], common);
+    assert_eq!(tcp.len(), 6);
+    // Nagle's algorithm is as the kernel has it, whatever this program sets elsewhere.
+    let none = SocketOptions::default();
+    assert_eq!(
+        options_of(&none, Transport::Tcp).collect::<Vec<_>>(),
+        [SocketOption::NoDelay(false)]
+    );
+}
+
+#[test]
+fn a_refusal_says_whose_kernel_and_what_to_do() {
+    let refused = RefusedOption { option: SocketOption::MaxSegment(1), error: OpError::Invalid };
+    let message = refused.message("the server's kernel");
+    assert!(message.starts_with("the server's kernel refuses MaxSegment(1): "));
+    assert_eq!(refused.remedy(), "leave that option out");
 }

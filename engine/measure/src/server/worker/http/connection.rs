@@ -28,7 +28,6 @@ const INPUT_PAUSE: usize = 16 << 10;
 const STAMPED_BYTES: u32 = 2 << 10;
 /// Arrivals kept of unread input: more than it can hold requests, which may come one by one.
 const MARKS_MAX: usize = INPUT_PAUSE / "GET / HTTP/1.0\r\n\r\n".len();
-/// Answered input is cut off once it is so long, bytes.
 const CUT: usize = 64 << 10;
 
 /// Bytes that arrived and were not yet read, with when they did.
@@ -82,13 +81,15 @@ impl Input {
     }
 }
 
+/// Pages that nobody uses now.
+type Pages = Vec<BufferId>;
+
 /// Held by a connection from its hand-over to its end; the inbox counts those who hold one.
 pub(super) type ConnectionPermit = Arc<()>;
 
 #[derive(Debug)]
 pub(super) struct Held {
     pub reply: Reply,
-    /// It waits in the queue.
     pub is_queued: bool,
     pub arrival: Instant,
     /// Its time has come, and what was written before it is being sent.
@@ -97,33 +98,32 @@ pub(super) struct Held {
 
 #[derive(Debug)]
 pub(super) enum Tail {
-    /// So many bytes without contents.
     Fill(u64),
-    /// A body in a buffer of its own.
     Own { buffer: BufferId, start: u32, end: u32 },
 }
 
 /// Whether what arrives is to be received with the kernel's stamp.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Stamping {
+    #[default]
     No,
     /// Once what is outstanding has ended.
     Wanted,
-    /// Into that buffer.
     Yes(BufferId),
     /// The kernel does not: the instant of the reaping has to do.
     Denied,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Receiving {
+    #[default]
     No,
     Yes,
     /// Until the cancel is carried out.
     Stopping,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Connection {
     pub slot: u32,
     /// Tells it from others that had its slot.
@@ -133,7 +133,6 @@ pub(super) struct Connection {
     receiving: Receiving,
     stamping: Stamping,
     pub sending: bool,
-    /// When the send that is outstanding was pushed.
     pub pushed_at: Instant,
     /// Memory that the kernel held for it at the last check, bytes; zero while it reads.
     pub queued_bytes: u64,
@@ -142,7 +141,6 @@ pub(super) struct Connection {
     is_bounded: bool,
     /// It stands in the list of those that have something to send.
     pub queued: bool,
-    /// The client sends nothing more.
     pub ended: bool,
     pub ending: Ending,
     pub reader: RequestReader,
@@ -154,9 +152,7 @@ pub(super) struct Connection {
     pub end: u32,
     pub tail: Option<Tail>,
     pub held: Option<Box<Held>>,
-    /// When the last response left that was held.
     pub departed_at: Instant,
-    /// When something last came or went.
     pub active_at: Instant,
     /// A part of a request is there since then.
     pub since: Option<Instant>,
@@ -168,43 +164,14 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) const fn new(
-        slot: u32,
-        serial: u32,
+    pub(super) fn new(
+        (slot, serial): (u32, u32),
         socket: SocketId,
         permit: ConnectionPermit,
         now: Instant,
     ) -> Self {
-        Self {
-            slot,
-            serial,
-            socket,
-            outstanding: 0,
-            receiving: Receiving::No,
-            stamping: Stamping::No,
-            sending: false,
-            pushed_at: now,
-            queued_bytes: 0,
-            sent_bytes: 0,
-            is_bounded: false,
-            queued: false,
-            ended: false,
-            ending: Ending::No,
-            reader: RequestReader::new(),
-            input: None,
-            pending: None,
-            page: None,
-            start: 0,
-            end: 0,
-            tail: None,
-            held: None,
-            departed_at: Instant(0),
-            active_at: now,
-            since: None,
-            lent_since: None,
-            charged: 0,
-            _permit: permit,
-        }
+        let (pushed_at, active_at) = (now, now);
+        Self { slot, serial, socket, pushed_at, active_at, _permit: permit, ..Self::default() }
     }
 
     /// There is more from the client. Returns whether it is behind the last request.
@@ -215,8 +182,7 @@ impl Connection {
         self.ending != Ending::No
     }
 
-    /// Whether the next request can be answered: responses leave in order, and a page that is being
-    /// sent is not written to.
+    /// Whether the next request can be answered: in order, and not into a page that is being sent.
     pub(super) const fn takes_requests(&self) -> bool {
         !self.sending
             && self.tail.is_none()
@@ -224,7 +190,6 @@ impl Connection {
             && matches!(self.ending, Ending::No)
     }
 
-    /// Whether a response is to be sent, or to be finished.
     pub(super) const fn is_answering(&self) -> bool {
         self.held.is_some() || self.is_unsent()
     }
@@ -233,13 +198,11 @@ impl Connection {
         self.sending || self.start < self.end || self.tail.is_some()
     }
 
-    /// Whether a part of a request is there, and the rest is waited for.
     pub(super) fn is_cut(&self) -> bool {
         let is_coming = self.pending.as_ref().is_some_and(|p| p.arrival.is_none());
         (is_coming || !self.reader.is_at_start()) && self.takes_requests() && !self.is_unsent()
     }
 
-    /// Whether what is unsent lies in memory of its own.
     pub(super) const fn is_lent(&self) -> bool {
         self.page.is_some() || matches!(self.tail, Some(Tail::Own { .. }))
     }
@@ -256,17 +219,12 @@ impl Connection {
         }
         let input = self.input.as_ref().map_or(0, |input| input.bytes());
         let held = self.held.as_ref();
-        let held = held.map_or(0, |held| (size_of::<Held>() + held.reply.capacity()) as u64);
-        let tail = match self.tail {
-            Some(Tail::Own { end, .. }) => u64::from(end),
-            _ => 0,
-        };
+        let held = held.map_or(0, |held| size_of::<Held>() + held.reply.capacity()) as u64;
+        let tail = if let Some(Tail::Own { end, .. }) = self.tail { u64::from(end) } else { 0 };
         let page = if self.page.is_some() { PAGE as u64 } else { 0 };
         let pending = self.pending.as_ref().map_or(0, |pending| pending.bytes());
-        let stamped = match self.stamping {
-            Stamping::Yes(_) => u64::from(STAMPED_BYTES),
-            _ => 0,
-        };
+        let is_stamped = matches!(self.stamping, Stamping::Yes(_));
+        let stamped = if is_stamped { u64::from(STAMPED_BYTES) } else { 0 };
         input + stamped + self.reader.holds() as u64 + pending + held + tail + page
     }
 
@@ -289,7 +247,6 @@ impl Connection {
         self.ending == Ending::Closing && self.outstanding == 0
     }
 
-    /// Receives, or stops to, as what is unread and unsent wants it.
     pub(super) fn adjust_receiving(&mut self, io: &mut impl Driver) -> Result {
         if self.ending == Ending::Closing || self.ended {
             return Ok(());
@@ -330,14 +287,12 @@ impl Connection {
         })
     }
 
-    /// Has what arrives from now on received with the kernel's stamp.
     pub(super) fn want_stamps(&mut self) {
         if self.stamping == Stamping::No {
             self.stamping = Stamping::Wanted;
         }
     }
 
-    /// What a receive with a stamp brought.
     pub(super) fn stamped<'a>(&self, io: &'a impl Driver, len: u32) -> &'a [u8] {
         match self.stamping {
             Stamping::Yes(buffer) => &io.buffer(buffer)[..len as usize],
@@ -346,19 +301,10 @@ impl Connection {
     }
 
     /// Appends to the page, which `pages` have one for.
-    pub(super) fn write(
-        &mut self,
-        io: &mut impl Driver,
-        bytes: &[u8],
-        pages: &mut Vec<BufferId>,
-    ) -> Result {
-        let page = match (self.page, pages.pop()) {
-            (Some(page), free) => {
-                pages.extend(free);
-                page
-            }
-            (None, Some(page)) => page,
-            (None, None) => io.allocate(PAGE)?,
+    pub(super) fn put(&mut self, io: &mut impl Driver, bytes: &[u8], pages: &mut Pages) -> Result {
+        let page = match self.page.or_else(|| pages.pop()) {
+            Some(page) => page,
+            None => io.allocate(PAGE)?,
         };
         self.page = Some(page);
         let start = self.end as usize;
@@ -367,7 +313,6 @@ impl Connection {
         Ok(())
     }
 
-    /// Pushes what is unsent, as one send; `now` is the instant of the submission.
     pub(super) fn push_send(
         &mut self,
         io: &mut impl Driver,
@@ -407,7 +352,7 @@ impl Connection {
         self.push(io, Purpose::Send, op)
     }
 
-    pub(super) fn handle_sent(&mut self, io: &mut impl Driver, n: u32, pages: &mut Vec<BufferId>) {
+    pub(super) fn handle_sent(&mut self, io: &mut impl Driver, n: u32, pages: &mut Pages) {
         self.sent_bytes += u64::from(n);
         let of_page = n.min(self.end - self.start);
         self.start += of_page;
@@ -465,7 +410,7 @@ impl Connection {
         self.push(io, Purpose::Close, Op::Close { socket })
     }
 
-    pub(super) fn free(mut self, io: &mut impl Driver, pages: &mut Vec<BufferId>) {
+    pub(super) fn free(mut self, io: &mut impl Driver, pages: &mut Pages) {
         pages.extend(self.page.take());
         self.drop_tail(io);
         if let Stamping::Yes(buffer) = self.stamping {

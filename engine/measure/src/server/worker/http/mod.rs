@@ -9,7 +9,6 @@
 //! response is unsent, at most a few more are received.
 
 mod connection;
-mod delays;
 mod echo;
 mod handler;
 mod response;
@@ -32,12 +31,12 @@ use tare_units::bounds::{LINGER, NAP, REQUEST_MAX};
 use tare_units::limits::{HTTP_TURNED_AWAY_MAX, HYBRID_SPIN};
 use tare_units::{Instant, Nanos};
 
-use connection::{Connection, ConnectionPermit, FILL_BYTES, Input, PAGE, Tail};
+use connection::{Connection, ConnectionPermit, FILL_BYTES, PAGE, Tail};
 use handler::{Joining, RequestHandler};
 use response::{Body, Ending, FILL, HEAD_BESIDE, SHORT, Timing};
 
 pub use crate::server::plan::HttpSettings;
-pub use delays::Stall;
+pub use handler::Stall;
 
 /// A response that is due this soon is waited for spinning: waking up may take as long.
 const WAKEUP: Nanos = Nanos::from_micros(300);
@@ -48,7 +47,6 @@ const FULL: RequestError = RequestError {
 const LATE: RequestError =
     RequestError { status: 408, reason: "the request was not whole in time" };
 const QUEUE_FULL: &str = "the queue has work for more than a minute";
-/// Connections whose deadlines are checked in one nap.
 const CHECKS_PER_NAP: usize = 8192;
 /// With a send outstanding for so long, the client does not read, or not fast.
 const UNREAD_FOR: Nanos = Nanos::from_millis(100);
@@ -92,7 +90,6 @@ pub struct Inbox<S> {
 pub struct Arrivals<S>(Receiver<(HttpArrival<S>, ConnectionPermit)>);
 
 /// Both ends, for so many connections and a few more that are told that they are too many.
-#[must_use]
 pub fn inbox<S>(connections_max: u32) -> (Inbox<S>, Arrivals<S>) {
     let (to, from) = unbounded();
     let permits_max = connections_max as usize + HTTP_TURNED_AWAY_MAX;
@@ -140,7 +137,6 @@ pub struct HttpServer<S> {
     memory: u64,
     active_at: Instant,
     checked_at: Instant,
-    /// The connection whose deadlines were checked last.
     last_check: usize,
     /// Memory that the kernel holds for those checked in this round that do not read, bytes.
     queued_bytes: u64,
@@ -152,7 +148,6 @@ pub struct HttpServer<S> {
 
 impl<S> HttpServer<S> {
     /// Takes connections from an [`inbox()`], from `now` on.
-    #[must_use]
     pub fn new(
         arrivals: Arrivals<S>,
         mut settings: HttpSettings,
@@ -207,20 +202,17 @@ impl<S> HttpServer<S> {
         self.handler.stalls.until(now).or_else(due)
     }
 
-    /// Memory that connections hold for what they sent and are sent, bytes.
     #[cfg(test)]
     pub(crate) const fn memory_bytes(&self) -> u64 {
         self.memory
     }
 
-    /// What the kernel holds now for those that do not read, bytes.
     #[cfg(test)]
     pub(crate) fn queued(&self, io: &impl Driver) -> u64 {
         let unread = self.slots.iter().flatten().filter(|conn| conn.sending);
         unread.filter_map(|conn| io.kernel_bytes(conn.socket)).sum()
     }
 
-    /// Responses that wait for their time, some of them for connections that are gone.
     #[cfg(test)]
     pub(crate) fn due_len(&self) -> usize {
         self.handler.due.len()
@@ -236,16 +228,14 @@ impl<S> HttpServer<S> {
         if !std::mem::replace(&mut self.has_pool, true) {
             io.provide_pool(POOL.0, POOL.1)?;
         }
-        let Ok(socket) = io.adopt(arrival.socket) else {
-            return Ok(());
-        };
+        let Ok(socket) = io.adopt(arrival.socket) else { return Ok(()) };
         let is_full = self.len() >= self.settings.connections_max as usize;
         let slot = self.vacant.pop().unwrap_or_else(|| {
             self.slots.push(None);
             u32::try_from(self.slots.len() - 1).expect("bounded by the driver's sockets")
         });
         self.serials = self.serials.wrapping_add(1);
-        let mut conn = Connection::new(slot, self.serials, socket, permit, now);
+        let mut conn = Connection::new((slot, self.serials), socket, permit, now);
         if is_full {
             self.handler.refuse(&mut conn, FULL, &arrival.bytes);
         } else {
@@ -263,7 +253,6 @@ impl<S> HttpServer<S> {
         at.map_or(reaped_at, |at| at.min(reaped_at))
     }
 
-    /// Bytes came at `at`.
     fn take(&mut self, conn: &mut Connection, bytes: &[u8], at: Instant) {
         if conn.is_past_last() {
             return;
@@ -274,9 +263,7 @@ impl<S> HttpServer<S> {
         }
         let used = self.handler.digest(conn, bytes, |_| at);
         if used < bytes.len() && !conn.is_past_last() {
-            let mut input = Input::default();
-            input.push(&bytes[used..], at);
-            conn.input = Some(Box::new(input));
+            conn.input.get_or_insert_default().push(&bytes[used..], at);
         }
     }
 
@@ -288,9 +275,8 @@ impl<S> HttpServer<S> {
         conn.lent_since = conn.is_lent().then(|| conn.lent_since.unwrap_or(now));
         if !conn.is_answering() {
             match conn.ending {
-                Ending::No if conn.ended => conn.close(io)?,
                 Ending::Last => conn.close(io)?,
-                Ending::LastOfMore if conn.ended => conn.close(io)?,
+                Ending::No | Ending::LastOfMore if conn.ended => conn.close(io)?,
                 Ending::LastOfMore => {
                     conn.ending = Ending::Lingering(now + LINGER);
                     conn.half_close(io)?;
@@ -323,10 +309,9 @@ impl<S> HttpServer<S> {
         Ok(())
     }
 
-    /// Puts what was written where it is sent from.
     fn commit(&mut self, io: &mut impl Driver, conn: &mut Connection) -> Result {
         if !self.handler.written.is_empty() {
-            conn.write(io, &self.handler.written, &mut self.pages)?;
+            conn.put(io, &self.handler.written, &mut self.pages)?;
             self.handler.written.clear();
         }
         match self.handler.tail.take() {
@@ -334,8 +319,7 @@ impl<S> HttpServer<S> {
                 let buffer = io.allocate(bytes.len())?;
                 io.buffer_mut(buffer).copy_from_slice(&bytes);
                 let end = u32::try_from(bytes.len()).expect("a request's body is short");
-                let start = 0;
-                conn.tail = Some(Tail::Own { buffer, start, end });
+                conn.tail = Some(Tail::Own { buffer, start: 0, end });
             }
             Some(Body::Fill(len)) => {
                 if self.fill.is_none() {
@@ -384,10 +368,7 @@ impl<S> HttpServer<S> {
                 let bytes = conn.stamped(io, len);
                 self.take(&mut conn, bytes, at);
             }
-            (
-                Purpose::Receive,
-                Outcome::ReceivedInPool { .. } | Outcome::ReceivedStamped { .. },
-            ) => {
+            (_, Outcome::ReceivedInPool { .. } | Outcome::ReceivedStamped { .. }) => {
                 conn.ended = true;
                 if matches!(conn.ending, Ending::Lingering(_)) || !conn.is_answering() {
                     conn.close(io)?;
@@ -459,7 +440,6 @@ impl<S> HttpServer<S> {
         }
     }
 
-    /// Sends the responses whose time has come.
     fn release_due(&mut self, io: &mut impl Driver, now: Instant) -> Result {
         while let Some(Reverse((at, _, slot, serial))) = self.handler.due.peek().copied()
             && at <= now
@@ -504,9 +484,7 @@ impl<S> HttpServer<S> {
                     self.close_longest(io, held, self.queued_max / 8 * 7, queued)?;
                 }
             }
-            let Some(conn) = &mut self.slots[self.last_check] else {
-                continue;
-            };
+            let Some(conn) = &mut self.slots[self.last_check] else { continue };
             let unread_for = if conn.sending { now.since(conn.pushed_at) } else { Nanos::ZERO };
             conn.queued_bytes =
                 if unread_for > UNREAD_FOR { io.kernel_bytes(conn.socket).unwrap_or(0) } else { 0 };
@@ -635,11 +613,9 @@ impl<D: Driver> Role<D> for HttpServer<D::Socket> {
     }
 
     fn poll_wait(&self, now: Instant) -> Wait {
-        let stalled = self.handler.stalls.until(now);
+        let is_stalled = self.handler.stalls.until(now).is_some();
         let due = self.next_due(now);
-        if let Some(due) = due
-            && due.since(now) <= WAKEUP
-        {
+        if due.is_some_and(|due| due.since(now) <= WAKEUP) {
             return Wait::Poll;
         }
         let fresh = now.since(self.active_at) < HYBRID_SPIN;
@@ -648,7 +624,7 @@ impl<D: Driver> Role<D> for HttpServer<D::Socket> {
             WaitMode::Hybrid => fresh,
             WaitMode::Block => false,
         };
-        if spins && stalled.is_none() {
+        if spins && !is_stalled {
             return Wait::Poll;
         }
         let nap = now + NAP;
@@ -657,10 +633,6 @@ impl<D: Driver> Role<D> for HttpServer<D::Socket> {
 
     fn has_ready(&self) -> bool {
         !self.ready.is_empty() || !self.handler.due.is_empty()
-    }
-
-    fn take_timed(&mut self) -> u64 {
-        0
     }
 
     fn is_finished(&self) -> bool {

@@ -21,13 +21,11 @@ const ROUTES: &str = "there is no such route. There are:
 const ALLOW: &[u8] = b"Allow: GET, HEAD\r\n";
 const TEXT: Cow<'static, [u8]> = Cow::Borrowed(b"text/plain");
 const OCTETS: Cow<'static, [u8]> = Cow::Borrowed(b"application/octet-stream");
-/// How long `/queue` serves one request at most.
 const SERVICE_MAX: Nanos = Nanos::from_secs(10);
 /// A head is no longer than that and what it echoes of its request, bytes.
 pub(super) const HEAD_BESIDE: usize = 512;
 /// Bodies up to that length are sent from the same buffer as the head, bytes.
 pub(super) const SHORT: usize = 1024;
-/// What bodies without contents consist of.
 pub(super) const FILL: u8 = b'x';
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,22 +36,19 @@ pub(super) enum Method {
     Other,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Request<'a> {
     pub method: Method,
-    /// Path and query.
-    pub target: &'a str,
+    target: Cow<'a, str>,
     /// The client wants no other request answered on this connection.
-    pub close: bool,
+    close: bool,
     /// An HTTP/1.0 client that wants the connection kept must be told that it is.
-    pub tell_keep_alive: bool,
-    pub content_type: Option<&'a [u8]>,
-    /// The body, without its framing.
-    pub body: &'a [u8],
+    tell_keep_alive: bool,
+    content_type: Option<Cow<'a, [u8]>>,
+    pub body: Vec<u8>,
 }
 
 impl<'a> Request<'a> {
-    /// The request of that head, without a body.
     #[inline]
     pub(super) fn of(head: &Head<'a>) -> Self {
         Self {
@@ -64,84 +59,57 @@ impl<'a> Request<'a> {
                 _ => Method::Other,
             },
             // The reader lets ASCII through alone.
-            target: std::str::from_utf8(head.target).unwrap_or_default(),
+            target: Cow::Borrowed(std::str::from_utf8(head.target).unwrap_or_default()),
             close: !head.keep_alive,
             tell_keep_alive: head.is_1_0 && head.keep_alive,
-            content_type: head.content_type,
-            body: &[],
+            content_type: head.content_type.map(Cow::Borrowed),
+            body: Vec::new(),
         }
     }
 
     /// What of it may come back in the head of its response, bytes.
     pub(super) fn echoes(&self) -> usize {
-        self.target.len() + self.content_type.map_or(0, <[u8]>::len)
+        self.target.len() + self.content_type.as_ref().map_or(0, |mime| mime.len())
+    }
+
+    pub(super) fn into_owned(self) -> Request<'static> {
+        let target = Cow::Owned(self.target.into_owned());
+        let content_type = self.content_type.map(|mime| Cow::Owned(mime.into_owned()));
+        let Self { method, close, tell_keep_alive, body, .. } = self;
+        Request { method, target, close, tell_keep_alive, content_type, body }
     }
 }
 
 /// A request whose body is still coming, or for whose response there is no room yet.
 #[derive(Debug)]
 pub(super) struct Pending {
-    pub method: Method,
-    target: Box<str>,
-    close: bool,
-    tell_keep_alive: bool,
-    content_type: Option<Box<[u8]>>,
-    /// The body so far.
-    pub body: Vec<u8>,
+    pub request: Request<'static>,
     /// When it was whole; not yet, without.
     pub arrival: Option<Instant>,
 }
 
 impl Pending {
-    /// Keeps a request of whose body nothing has come.
-    pub(super) fn new(request: &Request<'_>) -> Self {
-        Self {
-            method: request.method,
-            target: request.target.into(),
-            close: request.close,
-            tell_keep_alive: request.tell_keep_alive,
-            content_type: request.content_type.map(Into::into),
-            body: Vec::new(),
-            arrival: None,
-        }
-    }
-
-    pub(super) fn request(&self) -> Request<'_> {
-        Request {
-            method: self.method,
-            target: &self.target,
-            close: self.close,
-            tell_keep_alive: self.tell_keep_alive,
-            content_type: self.content_type.as_deref(),
-            body: &self.body,
-        }
-    }
-
     pub(super) fn bytes(&self) -> u64 {
-        let mime = self.content_type.as_ref().map_or(0, |mime| mime.len());
-        (size_of::<Self>() + self.target.len() + mime + self.body.capacity()) as u64
+        (size_of::<Self>() + self.request.echoes() + self.request.body.capacity()) as u64
     }
 }
 
-/// What becomes of the connection behind a response.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Ending {
+    #[default]
     No,
     /// It is closed once all is sent: the client said that it sends nothing more.
     Last,
     /// As [`Ending::Last`], and what the client still sends is read for a while (RFC 9112 section
-    /// 9.6): closing over unread bytes would reset the connection, and the reset would overtake the
-    /// response.
+    /// 9.6): closing over unread bytes would send a reset, which would overtake the response.
     LastOfMore,
     /// The end was sent; it is closed when the client closes, or then.
     Lingering(Instant),
     Closing,
 }
 
-/// When a response is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hold {
-    /// At once.
     Not,
     /// That long after the request has arrived.
     Delay(Nanos),
@@ -153,7 +121,6 @@ pub(super) enum Hold {
 pub(super) enum Body {
     /// A line, less its end; nothing at all, where it is empty.
     Text(&'static str),
-    /// So many bytes, whatever they are.
     Fill(u64),
     Bytes(Vec<u8>),
 }
@@ -168,7 +135,6 @@ impl Body {
     }
 }
 
-/// What the server says of its own time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Timing {
     /// From the request's arrival to the submission of the response.
@@ -191,7 +157,6 @@ impl Timing {
     }
 }
 
-/// A response before it is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Reply {
     status: u16,
@@ -204,7 +169,6 @@ pub(super) struct Reply {
     pub head: bool,
     /// [`Ending::No`], [`Ending::Last`] or [`Ending::LastOfMore`].
     pub ending: Ending,
-    /// Say that the connection is kept.
     tell_keep_alive: bool,
 }
 
@@ -226,7 +190,6 @@ impl Reply {
         Self { ending: Ending::LastOfMore, ..Self::text(status, why) }
     }
 
-    /// Says this instead.
     pub(super) fn replace(&mut self, status: u16, text: &'static str) {
         (self.status, self.body) = (status, Body::Text(text));
     }
@@ -240,11 +203,8 @@ impl Reply {
     /// Appends the head, and the body if it is short. Returns the body if it is long.
     pub(super) fn write(mut self, timing: Option<Timing>, into: &mut Vec<u8>) -> Option<Body> {
         let status = StatusCode::from_u16(self.status).unwrap_or_default();
-        into.extend_from_slice(b"HTTP/1.1 ");
-        into.extend_from_slice(status.as_str().as_bytes());
-        into.push(b' ');
-        into.extend_from_slice(status.canonical_reason().unwrap_or("").as_bytes());
-        into.extend_from_slice(b"\r\n");
+        let reason = status.canonical_reason().unwrap_or("").as_bytes();
+        put(into, [b"HTTP/1.1 ", status.as_str().as_bytes(), b" ", reason, b"\r\n"]);
         // RFC 9110, sections 15.3.5 and 15.4.5: there is no body, whatever was asked for.
         let bare = matches!(self.status, 204 | 304);
         // Section 15.3.6: there is no content, and the length says so.
@@ -253,13 +213,11 @@ impl Reply {
         }
         if !bare {
             if !self.content_type.is_empty() {
-                into.extend_from_slice(b"Content-Type: ");
-                into.extend_from_slice(&self.content_type);
-                into.extend_from_slice(b"\r\n");
+                put(into, [b"Content-Type: ", &self.content_type, b"\r\n"]);
             }
-            into.extend_from_slice(b"Content-Length: ");
-            into.extend_from_slice(itoa::Buffer::new().format(self.body.len()).as_bytes());
-            into.extend_from_slice(b"\r\n");
+            let mut digits = itoa::Buffer::new();
+            let length = digits.format(self.body.len()).as_bytes();
+            put(into, [b"Content-Length: ", length, b"\r\n"]);
         }
         into.extend_from_slice(&self.headers);
         if let Some(timing) = timing {
@@ -276,10 +234,7 @@ impl Reply {
         }
         match self.body {
             Body::Text("") => {}
-            Body::Text(text) => {
-                into.extend_from_slice(text.as_bytes());
-                into.push(b'\n');
-            }
+            Body::Text(text) => put(into, [text.as_bytes(), b"\n"]),
             Body::Bytes(bytes) if bytes.len() <= SHORT => into.extend_from_slice(&bytes),
             Body::Fill(len) if len <= SHORT as u64 => {
                 into.resize(into.len() + usize::try_from(len).unwrap_or(0), FILL);
@@ -290,9 +245,12 @@ impl Reply {
     }
 }
 
-/// The response to `request`, and when it is to be sent.
+fn put<const N: usize>(into: &mut Vec<u8>, parts: [&[u8]; N]) {
+    parts.into_iter().for_each(|part| into.extend_from_slice(part));
+}
+
 pub(super) fn route(request: &Request<'_>, dice: &mut Xoshiro256PlusPlus) -> (Reply, Hold) {
-    let (path, query) = split(request.target);
+    let (path, query) = split(&request.target);
     let mut hold = Hold::Not;
     let is_read = matches!(request.method, Method::Get | Method::Head);
     let not_allowed = || Reply { headers: ALLOW.to_vec(), ..Reply::text(405, "only GET and HEAD") };
@@ -357,8 +315,8 @@ fn echo(request: &Request<'_>, query: Echo) -> Reply {
     let (body, of_body) = match query.size {
         Some(size) => (Body::Fill(size), Some(OCTETS)),
         None => (
-            Body::Bytes(request.body.to_vec()),
-            request.content_type.map(|mime| Cow::Owned(mime.to_vec())),
+            Body::Bytes(request.body.clone()),
+            request.content_type.as_ref().map(|mime| Cow::Owned(mime.to_vec())),
         ),
     };
     // The type that the body has comes before the one that the query names.
@@ -377,7 +335,6 @@ fn echo(request: &Request<'_>, query: Echo) -> Reply {
     }
 }
 
-/// The header lines less `Content-Type`.
 fn without_type(headers: &[u8]) -> Vec<u8> {
     let is_type = |line: &&[u8]| {
         let name = line.get(.."content-type:".len());

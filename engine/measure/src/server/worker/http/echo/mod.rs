@@ -10,15 +10,8 @@ use tare_units::limits::REQUEST_BODY_MAX;
 const DELAY_MAX: Nanos = Nanos::from_millis(1_500);
 
 /// Headers that frame the response: a query that set them could make it two.
-const OWN: [&str; 7] = [
-    "connection",
-    "content-length",
-    "keep-alive",
-    "server-timing",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
+const OWN: &str =
+    "connection content-length keep-alive server-timing trailer transfer-encoding upgrade";
 
 /// What a query asks for, after the dice were thrown.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -44,9 +37,7 @@ impl Echo {
         for pair in query.split('&') {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             // A pair that is not readable is none, and a semicolon makes it so, as in Go's net/url.
-            let (Some(name), Some(value)) = (decode(name), decode(value)) else {
-                continue;
-            };
+            let (Some(name), Some(value)) = (decode(name), decode(value)) else { continue };
             let text = std::str::from_utf8(&value).unwrap_or("\u{fffd}");
             let mut counts =
                 |name: usize| !std::mem::replace(&mut seen[name], true) && !value.is_empty();
@@ -66,12 +57,10 @@ impl Echo {
 
     /// Adds `K:V`, if it is a header. A line's end in it becomes a space, so that it stays one.
     fn add_header(&mut self, text: &[u8]) {
-        let Some(colon) = text.iter().position(|b| *b == b':') else {
-            return;
-        };
+        let Some(colon) = text.iter().position(|b| *b == b':') else { return };
         let (name, value) = (&text[..colon], &text[colon + 1..]);
         let token = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
-        let own = OWN.iter().any(|own| name.eq_ignore_ascii_case(own.as_bytes()));
+        let own = OWN.split(' ').any(|own| name.eq_ignore_ascii_case(own.as_bytes()));
         if name.is_empty() || own || !name.iter().all(token) {
             return;
         }
@@ -81,10 +70,7 @@ impl Echo {
             return;
         }
         self.names_type |= name.eq_ignore_ascii_case(b"Content-Type");
-        self.headers.extend_from_slice(name);
-        self.headers.extend_from_slice(b": ");
-        self.headers.extend_from_slice(value.trim_ascii());
-        self.headers.extend_from_slice(b"\r\n");
+        self.headers.extend([name, b": ", value.trim_ascii(), b"\r\n"].concat());
     }
 }
 
@@ -193,11 +179,7 @@ fn read_duration(text: &str) -> Option<Nanos> {
         sum += number.parse::<f64>().ok()? * scale;
         rest = &unit[end..];
     }
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "digits have no sign, and the cast saturates"
-    )]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
     let whole = (!text.is_empty()).then_some(Nanos(sum.round() as u64))?;
     Some(whole.min(DELAY_MAX))
 }

@@ -22,24 +22,19 @@ fn a_status_is_a_number_or_a_table() {
     for (query, status) in [
         ("", None),
         ("status=", None),
+        ("status=%zz", None),
+        ("a;status=503", None),
         ("status=503", Some(503)),
         ("status=511&status=200", Some(511)),
         ("status=503:100", Some(503)),
         ("status=503:100%25", Some(503)),
         ("status=503:0.0", Some(200)),
-        ("status=x", Some(400)),
-        ("status=503:x", Some(400)),
-        ("status=503:20:30", Some(400)),
-        ("status=503:20,404", Some(400)),
-        ("status=503:60,404:60", Some(400)),
-        ("status=503:101", Some(400)),
-        ("status=503:-1", Some(400)),
-        ("status=99", Some(400)),
-        ("status=503,404", Some(400)),
-        ("status=%zz", None),
-        ("a;status=503", None),
     ] {
         assert_eq!(echo(query).status, status, "{query}");
+    }
+    let refused = "x 503:x 503:20:30 503:20,404 503:60,404:60 503:101 503:-1 99 503,404";
+    for text in refused.split(' ') {
+        assert_eq!(echo(&format!("status={text}")).status, Some(400), "{text}");
     }
     let tens: Vec<String> = (0..10).map(|i| format!("{}:10", 500 + i)).collect();
     let all = format!("status={}", tens.join(","));

@@ -1,16 +1,74 @@
-//! Arrivals whose rate changes, and such as are off their places: a process of rate one, and time
-//! bent under it.
+//! Arrivals that are drawn: of independent users, off their places, or at a rate that changes.
 
 use rand_xoshiro::Xoshiro256PlusPlus;
-use rand_xoshiro::rand_core::SeedableRng;
+use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
-use super::poisson::{exponential, uniform};
 use super::{Arrivals, JITTER_MAX, Load, RATE_MAX_PER_S, Share, check_rate};
 use tare_units::Nanos;
 use tare_units::error::{Error, Result};
 
-/// Exponential gaps are rounded to 2^-48 of the mean and summed as integers, so that nothing is
-/// lost in long sums.
+/// Gaps are rounded to 2^-16 ns and summed as integers, so that all workers agree.
+const FRACTION_BITS: u32 = 16;
+
+/// A Poisson process from a seed. Each worker draws all arrivals and keeps its own, so a step costs
+/// one draw for each worker there is (about 10 ns); arrivals do not depend on their number.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Poisson {
+    random: Xoshiro256PlusPlus,
+    /// The mean gap and the last arrival drawn, in units of 2^-16 ns.
+    mean: f64,
+    at: u128,
+    /// Arrivals to draw until the next own one.
+    ahead: u32,
+    pub(super) workers: u32,
+}
+
+impl Poisson {
+    pub fn new(rate_per_s: f64, seed: u64, share: Share) -> Result<Self> {
+        check_rate(rate_per_s, RATE_MAX_PER_S)?;
+        Ok(Self {
+            random: Xoshiro256PlusPlus::seed_from_u64(seed),
+            mean: 1e9 / rate_per_s * f64::from(1u32 << FRACTION_BITS),
+            at: 0,
+            ahead: share.worker + 1,
+            workers: share.workers,
+        })
+    }
+
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "below 2^73")]
+    fn gap(&mut self) -> u128 {
+        (exponential(&mut self.random) * self.mean).round() as u128
+    }
+}
+
+/// A number above 0 and below 1: between the multiples of 2^-53.
+#[inline]
+#[expect(clippy::cast_precision_loss, reason = "53 random bits fill a double")]
+fn uniform(random: &mut Xoshiro256PlusPlus) -> f64 {
+    ((random.next_u64() >> 11) as f64 + 0.5) * (0.5f64).powi(53)
+}
+
+/// An exponentially distributed number of mean 1, by inversion: a uniform one is never 0.
+#[inline]
+fn exponential(random: &mut Xoshiro256PlusPlus) -> f64 {
+    -uniform(random).ln()
+}
+
+impl Iterator for Poisson {
+    type Item = Nanos;
+
+    #[inline]
+    fn next(&mut self) -> Option<Nanos> {
+        for _ in 0..self.ahead {
+            self.at += self.gap();
+        }
+        self.ahead = self.workers;
+        Some(Nanos(u64::try_from(self.at >> FRACTION_BITS).unwrap_or(u64::MAX)))
+    }
+}
+
+/// Exponential gaps are rounded to 2^-48 of the mean and summed as integers: sums stay exact.
 const FRACTION: f64 = (1u64 << 48) as f64;
 
 /// Arrival *k* is due where the cumulative rate reaches the *k*-th arrival of a process of rate
@@ -26,17 +84,13 @@ pub struct Shaped {
     sum: u128,
     /// Arrivals of others before the next own one.
     skip: u32,
-    workers: u32,
+    pub(super) workers: u32,
     last: Nanos,
-    gap_behind: Nanos,
+    pub(super) gap_behind: Nanos,
 }
 
 impl Shaped {
-    /// A worker's arrivals of the process that `load`, `arrivals` and `seed` define over all
-    /// workers.
     pub fn new(load: &Load, arrivals: Arrivals, seed: u64, share: Share) -> Result<Self> {
-        check_rate(load.from_per_s, RATE_MAX_PER_S)?;
-        check_rate(load.to_per_s, RATE_MAX_PER_S)?;
         if let Arrivals::Jitter(off) = arrivals
             && !(0.0..=JITTER_MAX).contains(&off)
         {
@@ -44,6 +98,11 @@ impl Shaped {
             return Err(Error::usage(message)
                 .remedy("give at most half of the gap, for example --arrivals jitter:10%"));
         }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
+        let mean_gap = match arrivals {
+            Arrivals::Poisson => Nanos::ZERO,
+            _ => Nanos((1e9 / load.to_per_s) as u64),
+        };
         Ok(Self {
             curve: Curve::new(load),
             arrivals,
@@ -53,21 +112,8 @@ impl Shaped {
             skip: share.worker,
             workers: share.workers,
             last: Nanos::ZERO,
-            gap_behind: match arrivals {
-                Arrivals::Poisson => Nanos::ZERO,
-                _ => mean_gap(load.to_per_s),
-            },
+            gap_behind: mean_gap,
         })
-    }
-
-    /// What belongs to an arrival behind it, once the rate is the last one: see
-    /// [`super::Schedule::gap_behind`].
-    pub const fn gap_behind(&self) -> Nanos {
-        self.gap_behind
-    }
-
-    pub(crate) const fn workers(&self) -> u64 {
-        self.workers as u64
     }
 
     /// The next arrival of the process of rate one.
@@ -109,15 +155,6 @@ impl Iterator for Shaped {
     }
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a positive rate, and the cast saturates"
-)]
-fn mean_gap(rate_per_s: f64) -> Nanos {
-    Nanos((1e9 / rate_per_s) as u64)
-}
-
 #[derive(Debug, Clone, PartialEq)]
 struct Curve {
     from: f64,
@@ -144,11 +181,7 @@ impl Curve {
     }
 
     #[inline]
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "positive, and saturating is what is meant"
-    )]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
     fn at(&self, count: f64) -> Nanos {
         let seconds = if self.from.to_bits() == self.to.to_bits() || count < self.held {
             count / self.from
