@@ -32,8 +32,7 @@ use visit::VisitEnd;
 /// The last visit of a pass may be the first of the next one, and whoever restarts is back a moment
 /// later.
 const FAILURES_MAX: u32 = 4;
-/// What is measured so far is handed on that often at most: it is made again from all blocks each
-/// time.
+/// What is measured so far is handed on that often at most: each time it is made of all blocks.
 const REPORT_EVERY: Nanos = Nanos::from_secs(2);
 
 /// Compares paths by blocks.
@@ -51,8 +50,7 @@ pub fn run(
     let prepared = comparing.negotiate().and_then(|()| comparing.pilot());
     let error = match prepared {
         Ok(()) => comparing.blocks(),
-        // What was begun was ended by the interrupt, and not by the arm; what it left behind is
-        // left all the same.
+        // The interrupt ended what was begun, and not the arm; what that left behind stays.
         Err(_) if interrupt.is_raised() => comparing.unclean.take(),
         Err(error) => return Err(comparing.unclean.take().unwrap_or(error)),
     };
@@ -120,8 +118,7 @@ struct Comparing<'a> {
     pilot: BTreeMap<(usize, String), Vec<f64>>,
     /// By step: the client's median turn that found nothing, nanoseconds, where it spins.
     pilot_turns: Vec<f64>,
-    /// The difference that so many blocks find in four runs of five, in standard deviations of a
-    /// visit.
+    /// What so many blocks find in four runs of five, in standard deviations of a visit.
     detectable_spreads: Option<f64>,
 }
 

@@ -63,8 +63,7 @@ impl Comparing<'_> {
         };
         self.notes.visited(&name, &finished.report);
         let steps = finished.report.results;
-        // Of an HTTP load without a single response as expected the goodput is zero, and that is
-        // what there is to compare.
+        // An HTTP load without any response as expected has a goodput of zero to compare.
         let is_measured = measurement.job().kind() == "http"
             && steps.len() == self.table.steps()
             && steps.iter().all(ran_its_course);
@@ -78,10 +77,8 @@ impl Comparing<'_> {
     /// The same of an arm that must be there for a comparison to begin.
     pub(super) fn must_visit(&mut self, index: usize, asked: &Measurement) -> Result<Visited> {
         let visited = self.visit(index, asked);
-        match visited.error.map(|error| self.arms[index].blame(&error)).or(self.unclean.clone()) {
-            Some(error) => Err(error),
-            None => Ok(visited.steps),
-        }
+        let error = visited.error.map(|error| self.arms[index].blame(&error));
+        error.or_else(|| self.unclean.clone()).map_or(Ok(visited.steps), Err)
     }
 }
 
@@ -103,8 +100,7 @@ pub(super) fn rest(length: Nanos, interrupt: &Interrupt) {
     }
 }
 
-/// Shows the progress of a visit as that of the whole comparison, and keeps the rest for it to
-/// tell.
+/// Shows the progress of a visit as that of the whole comparison, and nothing else.
 struct Within<'a> {
     outer: &'a mut dyn Observer,
     done: usize,

@@ -98,8 +98,7 @@ pub struct HttpPlan {
     pub reconnect_on_error: bool,
     /// For connecting; [`Common::timeout`] is for each request, from its actual send.
     pub connect_timeout: Nanos,
-    /// Connects begun per second over all workers before the start; absent: as fast as it goes,
-    /// some at a time.
+    /// Connects begun per second over all workers before the start; absent: as fast as it goes.
     pub connect_rate_per_s: Option<f64>,
     /// What counts as success.
     pub expect: StatusSet,
@@ -215,10 +214,6 @@ impl HttpPlan {
         });
         let written: Vec<(RequestSpec, u32)> = written.collect();
         Requests::new(&written, self.pipeline, self.common.seed)
-    }
-
-    pub(super) fn late(&self) -> Late {
-        self.open.as_ref().map_or(Late::Queue, |open| open.late)
     }
 
     /// Connections are replaced as was asked for.

@@ -20,8 +20,7 @@ use tare_units::bounds::{ENDING_INTERRUPTED, ENDING_MAX, ENDING_WOUND_UP};
 use tare_units::control::Interrupt;
 use tare_units::{Instant, Nanos};
 
-/// How often every stream is looked at: for one that moves nothing, for a signal that is due, for
-/// an end.
+/// How often every stream is looked at: it may move nothing, owe a signal, or have ended.
 const SCAN: Nanos = Nanos::from_millis(10);
 
 /// What one bulk client worker is to do.
@@ -36,8 +35,7 @@ pub struct BulkSpec {
     pub streams: u32,
     /// The number of the first of them among those of all workers.
     pub first: u32,
-    /// Hybrid waiting stops sleeping that long before a send is due: from the median of the
-    /// wake-ups here.
+    /// Hybrid waiting stops sleeping that long before a send is due.
     pub wakeup: Nanos,
 }
 

@@ -29,8 +29,7 @@ use tare_units::bounds::NAP;
 use tare_units::control::Interrupt;
 use tare_units::{Instant, Nanos};
 
-/// After a failure, a slot that connects for each operation tries again this much later: a refusing
-/// server is not hammered.
+/// After a failure a connection per operation is tried again that much later.
 const BACKOFF: Nanos = Nanos::from_millis(10);
 
 /// The client role; see the [module](self).
@@ -79,8 +78,7 @@ impl<G: ProgressSink> Client<G> {
         0..u32::try_from(self.slots.len()).expect("made of so many")
     }
 
-    /// Opens a slot's socket, so that a connect takes nothing but the connect. Returns whether it
-    /// could.
+    /// Opens a slot's socket, so that a connect takes nothing else. Returns whether it could.
     fn prepare<D: Driver>(&mut self, io: &mut D, index: u32, now: Instant) -> Result<bool> {
         match self.slots[index as usize].prepare(io) {
             Ok(()) => Ok(true),
