@@ -26,7 +26,6 @@ use tare_units::{Instant, Nanos};
 use arms::RunningArm;
 use notes::ReportNotes;
 use order::Orders;
-use visit::VisitEnd;
 
 /// An arm that could not be measured so many times in a row is given up: both passes of two blocks.
 /// The last visit of a pass may be the first of the next one, and whoever restarts is back a moment
@@ -227,15 +226,15 @@ impl<'a> Comparing<'a> {
             let common = measurement.common_mut();
             common.seed = seed_of_block(self.plan.seed, number);
             common.interval = interval.unwrap_or(common.interval);
-            let visited = self.visit(arm, &measurement);
+            let (steps, error) = self.visit(arm, &measurement);
             block.visits.push(Visit {
                 arm: self.arms[arm].plan.name.clone(),
                 began_at,
-                steps: table::visit_steps(&visited.steps),
-                error: visited.error.as_ref().map(ToString::to_string),
+                steps: table::visit_steps(&steps),
+                error: error.as_ref().map(ToString::to_string),
             });
-            self.table.keep(arm, at.0, &visited.steps);
-            measured[arm].extend(self.take(arm, visited));
+            self.table.keep(arm, at.0, &steps);
+            measured[arm].extend(self.take(arm, steps, error));
             if self.unclean.is_some() {
                 break;
             }
@@ -245,7 +244,7 @@ impl<'a> Comparing<'a> {
     }
 
     /// Counts a visit, or its failure. Returns the steps of one that was measured in full.
-    fn take(&mut self, index: usize, VisitEnd { steps, error }: VisitEnd) -> Option<Visited> {
+    fn take(&mut self, index: usize, steps: Visited, error: Option<Error>) -> Option<Visited> {
         let arm = &mut self.arms[index];
         if let Some(what) = negotiate::differs(&self.notes.comparison, &steps) {
             self.notes.differed(&arm.plan.name, &what);

@@ -123,9 +123,9 @@ impl Comparing<'_> {
         let mut measurement = self.arms[0].plan.measurement.clone();
         measurement.shorten(PILOT_DURATION);
         for _ in 0..PILOT_VISITS {
-            let visited = self.visit(0, &measurement);
+            let (steps, error) = self.visit(0, &measurement);
             self.unclean.clone().map_or(Ok(()), Err)?;
-            let steps = visited.steps.iter().filter(|_| visited.error.is_none());
+            let steps = steps.iter().filter(|_| error.is_none());
             for (index, step) in steps.enumerate() {
                 self.pilot_turns[index] = polling_turn(step);
                 let values = metric::values(self.table.metrics(), &[step]);

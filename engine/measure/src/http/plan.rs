@@ -347,7 +347,8 @@ mod tests {
         request.headers.push(header("Accept", "*/*"));
         request.target = "/a?b=c&token=hunter2".to_owned();
         request.body = Some(Body { bytes: b"hunter2".to_vec(), framing: Framing::Chunked });
-        let described = describe(&plan);
+        let (to, own) = (["192.0.2.1:80"], describe(&plan));
+        let described = crate::run::plan::describe(&plan.target, &plan.common, &to, own);
         let text = described.to_string();
         assert!(!text.contains("hunter2"), "{text}");
         let request = &described["requests"][0];
@@ -355,6 +356,7 @@ mod tests {
         assert_eq!(request["headers"][5], "Accept: */*");
         assert_eq!(request["path"], "/a?b=c&token=(redacted)");
         assert_eq!((&request["body_bytes"], &request["framing"]), (&7.into(), &"chunked".into()));
+        assert_eq!(described["addresses"][0], "192.0.2.1:80");
         assert!(described["stages"].is_null());
     }
 }

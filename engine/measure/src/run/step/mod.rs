@@ -262,6 +262,12 @@ mod tests {
     }
 
     #[test]
+    fn connections_are_dealt_out_in_turn() {
+        let dealt: Vec<_> = shares(3, 7).map(|(_, first, own)| (first, own)).collect();
+        assert_eq!(dealt, [(0, 3), (3, 2), (5, 2)]);
+    }
+
+    #[test]
     fn one_worker_with_a_connection_starts_a_step_that_does_not_need_all() {
         let starts = |go| matches!(go, Go::Start { .. });
         assert!(starts(decided(false, 1)) && starts(decided(false, 4)));
