@@ -1,8 +1,7 @@
 //! The client's side of a bulk test. What happens on one connection is the `slot`'s business.
 //!
-//! Phases: *connect*, *ready* (until every worker is), *warm up* and *measure* (the streams know by
-//! themselves), *drain* (the measured phase is over and streams are not), *finish* (figures are
-//! fetched, connections closed).
+//! The streams know the warm-up and the measured phase by themselves. While draining, that is over
+//! and streams are not; then figures are fetched.
 
 mod slot;
 

@@ -2,9 +2,8 @@
 //! connections come and go stands in `connections`, how requests leave and what they come to in
 //! `requests`.
 //!
-//! Phases: *connect* (every connection up, or failed once), *ready* (until every worker is), *warm
-//! up*, *measure*, *drain* (what is under way may still finish), *finish* (connections closed). A
-//! request belongs to the phase in which it was begun (closed loop) or due (open loop).
+//! A request belongs to the phase (`RunPhase`) in which it was begun (closed loop) or due (open
+//! loop). The first phase ends when every connection is up, or has failed once.
 //!
 //! Nothing here is allocated per request: requests in flight stand in rings, responses are read in
 //! the driver's shared pool, and what is sent was written out before the run.

@@ -1,10 +1,8 @@
 //! The client's side of ping-pong: who sends when is the pacer's business, what happens on one
 //! connection the `slot`'s.
 //!
-//! Phases: *connect* (all connections up, hellos answered), *ready* (until every worker is), *warm
-//! up*, *measure*, *drain* (what is under way may still finish), *finish* (figures fetched,
-//! connections closed). An operation belongs to the phase in which it was sent (closed loop) or due
-//! (open loop).
+//! An operation belongs to the phase (`RunPhase`) in which it was sent (closed loop) or due (open
+//! loop). In the last one figures are fetched and connections closed.
 
 mod slot;
 
