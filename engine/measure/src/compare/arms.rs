@@ -6,10 +6,9 @@ use super::notes::ReportNotes;
 use crate::compare::plan::{ArmPlan, ComparePlan};
 use crate::measurement::Measurement;
 use crate::run::peer::Peer;
-use crate::run::sweep::{Step, cpus_of, needs_of};
+use crate::run::sweep::{Needs, cpus_of, needs_of};
 use tare_host::cpus::Cpus;
 use tare_host::observed;
-use tare_proto::hello::WaitMode;
 use tare_stats::result::{AA, Arm};
 use tare_units::error::{Error, Fault, Result};
 use tare_units::target::Target;
@@ -58,26 +57,14 @@ impl RunningArm {
 }
 
 impl Measurement {
-    pub(super) fn prospect(&self) -> Result<Prospect> {
+    /// What a run of it would need, and on which CPUs it would be.
+    pub(super) fn prospect(&self) -> Result<(Needs, Vec<u32>)> {
         let (job, machine) = (self.job(), Cpus::of_self());
         job.check()?;
         let needs = needs_of(job, &machine);
-        Ok(Prospect {
-            cpus: cpus_of(job, &machine, needs.workers)?.cpus,
-            connections: needs.connections,
-            wait: needs.wait,
-            steps: job.steps(),
-        })
+        let cpus = cpus_of(job, &machine, needs.workers)?.cpus;
+        Ok((needs, cpus))
     }
-}
-
-/// What a run would settle on by itself.
-#[derive(Debug)]
-pub(super) struct Prospect {
-    steps: Vec<Step>,
-    cpus: Vec<u32>,
-    connections: u32,
-    pub(super) wait: WaitMode,
 }
 
 /// The arms of `plan` with their servers, the A/A arm last, and how many steps each visit to one of
@@ -91,36 +78,35 @@ pub(super) fn set_up(
         observed::check(&arm.measurement.common().observe)?;
         prospects.push(arm.measurement.prospect()?);
     }
-    let baseline = &prospects[0];
-    for (arm, prospect) in plan.arms.iter().zip(&prospects) {
-        if prospect.steps != baseline.steps {
-            let message = format!(
-                "arm {} would measure other steps than {}, and only the same can be compared",
-                arm.name, plan.arms[0].name
-            );
-            return Err(Error::usage(message)
-                .remedy("sizes, connections and stages go behind --, for all arms alike"));
-        }
+    let steps = plan.arms[0].measurement.job().steps();
+    if let Some(arm) = plan.arms.iter().find(|arm| arm.measurement.job().steps() != steps) {
+        let message = format!(
+            "arm {} would measure other steps than {}, and only the same can be compared",
+            arm.name, plan.arms[0].name
+        );
+        return Err(Error::usage(message)
+            .remedy("sizes, connections and stages go behind --, for all arms alike"));
     }
+    let client_cpus = &prospects[0].1;
     // The servers of this process, one for each target, which keep off the client's CPUs.
     let mut started: Vec<(Target, Rc<Peer>)> = Vec::new();
     let mut server_of = |target: &Target, connections| -> Result<Option<Rc<Peer>>> {
         if let Some((_, known)) = started.iter().find(|(of, _)| of == target) {
             return Ok(Some(Rc::clone(known)));
         }
-        let server = Peer::start(target, connections, &baseline.cpus)?.map(Rc::new);
+        let server = Peer::start(target, connections, client_cpus)?.map(Rc::new);
         started.extend(server.iter().map(|server| (target.clone(), Rc::clone(server))));
         Ok(server)
     };
     let mut arms = Vec::new();
-    for (arm, prospect) in plan.arms.iter().zip(&prospects) {
+    for (arm, (needs, _)) in plan.arms.iter().zip(&prospects) {
         let mut arm = arm.clone();
-        let server = match server_of(arm.measurement.job().target(), prospect.connections) {
+        let server = match server_of(arm.measurement.job().target(), needs.connections) {
             Err(error) if plan.by_default && error.fault() == Fault::Environment => {
                 notes.without_veth(&error);
                 arm.name = "loopback-again".to_owned();
                 arm.measurement = arm.measurement.at(&Target::Loopback);
-                server_of(&Target::Loopback, prospect.connections)?
+                server_of(&Target::Loopback, needs.connections)?
             }
             server => server?,
         };
@@ -129,5 +115,5 @@ pub(super) fn set_up(
     // The baseline once more: nothing of it is different but its name.
     let again = ArmPlan { name: AA.to_owned(), ..arms[0].plan.clone() };
     arms.push(RunningArm::new(again, arms[0].server.clone()));
-    Ok((arms, baseline.steps.len()))
+    Ok((arms, steps.len()))
 }

@@ -26,14 +26,12 @@ use tare_units::{Instant, Nanos};
 use arms::RunningArm;
 use notes::ReportNotes;
 use order::Orders;
-use visit::VisitEnd;
 
 /// An arm that could not be measured so many times in a row is given up: both passes of two blocks.
 /// The last visit of a pass may be the first of the next one, and whoever restarts is back a moment
 /// later.
 const FAILURES_MAX: u32 = 4;
-/// What is measured so far is handed on that often at most: it is made again from all blocks each
-/// time.
+/// What is measured so far is handed on that often at most: each time it is made of all blocks.
 const REPORT_EVERY: Nanos = Nanos::from_secs(2);
 
 /// Compares paths by blocks.
@@ -51,8 +49,7 @@ pub fn run(
     let prepared = comparing.negotiate().and_then(|()| comparing.pilot());
     let error = match prepared {
         Ok(()) => comparing.blocks(),
-        // What was begun was ended by the interrupt, and not by the arm; what it left behind is
-        // left all the same.
+        // The interrupt ended what was begun, and not the arm; what that left behind stays.
         Err(_) if interrupt.is_raised() => comparing.unclean.take(),
         Err(error) => return Err(comparing.unclean.take().unwrap_or(error)),
     };
@@ -120,8 +117,7 @@ struct Comparing<'a> {
     pilot: BTreeMap<(usize, String), Vec<f64>>,
     /// By step: the client's median turn that found nothing, nanoseconds, where it spins.
     pilot_turns: Vec<f64>,
-    /// The difference that so many blocks find in four runs of five, in standard deviations of a
-    /// visit.
+    /// What so many blocks find in four runs of five, in standard deviations of a visit.
     detectable_spreads: Option<f64>,
 }
 
@@ -230,15 +226,15 @@ impl<'a> Comparing<'a> {
             let common = measurement.common_mut();
             common.seed = seed_of_block(self.plan.seed, number);
             common.interval = interval.unwrap_or(common.interval);
-            let visited = self.visit(arm, &measurement);
+            let (steps, error) = self.visit(arm, &measurement);
             block.visits.push(Visit {
                 arm: self.arms[arm].plan.name.clone(),
                 began_at,
-                steps: table::visit_steps(&visited.steps),
-                error: visited.error.as_ref().map(ToString::to_string),
+                steps: table::visit_steps(&steps),
+                error: error.as_ref().map(ToString::to_string),
             });
-            self.table.keep(arm, at.0, &visited.steps);
-            measured[arm].extend(self.take(arm, visited));
+            self.table.keep(arm, at.0, &steps);
+            measured[arm].extend(self.take(arm, steps, error));
             if self.unclean.is_some() {
                 break;
             }
@@ -248,7 +244,7 @@ impl<'a> Comparing<'a> {
     }
 
     /// Counts a visit, or its failure. Returns the steps of one that was measured in full.
-    fn take(&mut self, index: usize, VisitEnd { steps, error }: VisitEnd) -> Option<Visited> {
+    fn take(&mut self, index: usize, steps: Visited, error: Option<Error>) -> Option<Visited> {
         let arm = &mut self.arms[index];
         if let Some(what) = negotiate::differs(&self.notes.comparison, &steps) {
             self.notes.differed(&arm.plan.name, &what);

@@ -29,17 +29,17 @@ struct Offer {
 }
 
 /// The client, and the server where it tells of itself.
-fn ends(told: &Instruments) -> impl Iterator<Item = (&'static str, &Instrument)> {
-    std::iter::once(("client", &told.client)).chain(told.server.iter().map(|end| ("server", end)))
+fn ends(both: &Instruments) -> impl Iterator<Item = (&'static str, &Instrument)> {
+    std::iter::once(("client", &both.client)).chain(both.server.iter().map(|end| ("server", end)))
 }
 
 /// What ends of a visit did otherwise than was agreed on, in words.
 pub(super) fn differs(agreed: &Comparison, steps: &[StepResult]) -> Option<String> {
     let ends = steps.iter().flat_map(|step| ends(&step.instrument));
-    let mut known = ends.filter(|(_, told)| !told.backend.is_empty());
-    known.find_map(|(end, told)| {
-        let differs = told.backend != agreed.backend || told.wait != agreed.wait;
-        let did = format!("a {end} used {} and waited by {}", told.backend, told.wait);
+    let mut known = ends.filter(|(_, used)| !used.backend.is_empty());
+    known.find_map(|(end, used)| {
+        let differs = used.backend != agreed.backend || used.wait != agreed.wait;
+        let did = format!("a {end} used {} and waited by {}", used.backend, used.wait);
         differs.then(|| format!("{did}, instead of {} and {}", agreed.backend, agreed.wait))
     })
 }
@@ -48,7 +48,7 @@ impl Comparing<'_> {
     /// Asks the ends of every arm, and forces on all what all have in common.
     pub(super) fn negotiate(&mut self) -> Result<()> {
         let asked = self.arms[0].plan.measurement.common().clone();
-        let wait = self.arms[0].plan.measurement.prospect()?.wait;
+        let wait = self.arms[0].plan.measurement.prospect()?.0.wait;
         // Of the A/A arm there is nothing to learn.
         let all: Vec<usize> = (0..self.arms.len() - 1).collect();
         let mut offers = self.offers(asked.backend, wait, &all)?;
@@ -123,9 +123,9 @@ impl Comparing<'_> {
         let mut measurement = self.arms[0].plan.measurement.clone();
         measurement.shorten(PILOT_DURATION);
         for _ in 0..PILOT_VISITS {
-            let visited = self.visit(0, &measurement);
+            let (steps, error) = self.visit(0, &measurement);
             self.unclean.clone().map_or(Ok(()), Err)?;
-            let steps = visited.steps.iter().filter(|_| visited.error.is_none());
+            let steps = steps.iter().filter(|_| error.is_none());
             for (index, step) in steps.enumerate() {
                 self.pilot_turns[index] = polling_turn(step);
                 let values = metric::values(&self.table.metrics, &[step]);
@@ -146,8 +146,7 @@ impl Comparing<'_> {
         Ok(())
     }
 
-    /// The difference in `metric` that the blocks will find in four runs of five, as far as the
-    /// pilot can tell.
+    /// What the blocks will find of `metric` in four runs of five, as far as the pilot can tell.
     pub(super) fn detectable(&self, step: usize, metric: &Metric) -> Option<f64> {
         let values = self.pilot.get(&(step, metric.name.clone()))?;
         // What the instrument may shift a difference by must be exceeded, too.
@@ -211,9 +210,9 @@ fn common_backend(asked: BackendChoice, offers: &[Offer]) -> (Backend, String) {
     }
     let mut all = offers
         .iter()
-        .flat_map(|offer| ends(&offer.ends).map(move |(end, told)| (offer, end, told)));
-    if let Some((offer, end, told)) = all.find(|(_, _, told)| told.backend != "uring") {
-        let reason = format!("the {end} of {}: {}", offer.arm, told.backend_reason);
+        .flat_map(|offer| ends(&offer.ends).map(move |(end, used)| (offer, end, used)));
+    if let Some((offer, end, used)) = all.find(|(_, _, used)| used.backend != "uring") {
+        let reason = format!("the {end} of {}: {}", offer.arm, used.backend_reason);
         return (Backend::Epoll, reason);
     }
     let reason = if offers.iter().all(|offer| offer.ends.server.is_none()) {

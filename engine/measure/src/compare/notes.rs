@@ -45,7 +45,7 @@ impl ReportNotes {
                 settle_ns: plan.settle.0,
                 backend: chosen.backend.name().to_owned(),
                 backend_reason: NOT_YET.to_owned(),
-                wait: measurement.prospect()?.wait.name().to_owned(),
+                wait: measurement.prospect()?.0.wait.name().to_owned(),
                 wait_reason: NOT_YET.to_owned(),
                 ..Comparison::default()
             },
@@ -57,7 +57,7 @@ impl ReportNotes {
         &self.own
     }
 
-    /// What earlier runs left behind would be measured with every arm: it is told at once.
+    /// What earlier runs left behind would be measured with every arm: it is shown at once.
     pub(super) fn name_leftovers(&mut self, observer: &mut dyn Observer) {
         for leftover in Journal::of_machine().leftovers() {
             observer.leftover(&leftover.warning());

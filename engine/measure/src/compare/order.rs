@@ -27,8 +27,7 @@ impl Orders {
         order
     }
 
-    /// A number below `bound`: the high half of a product (Lemire 2019), whose bias of 2⁻⁶⁰ nobody
-    /// can tell.
+    /// A number below `bound`: the high half of a product (Lemire 2019), with a bias of 2⁻⁶⁰.
     fn below(&mut self, bound: u64) -> usize {
         let wide = u128::from(self.random.next_u64()) * u128::from(bound);
         usize::try_from(wide >> 64).unwrap_or(0)

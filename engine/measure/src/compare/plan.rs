@@ -10,8 +10,7 @@ use tare_units::Nanos;
 use tare_units::target::Target;
 
 impl Measurement {
-    /// The figures that are compared; `quantiles` are those of latencies that are declared, per
-    /// cent.
+    /// The figures that are compared; `quantiles` are the declared ones of latencies, per cent.
     pub(crate) fn metrics(&self, quantiles: &[f64]) -> Vec<Metric> {
         metric::of(self.job().kind(), quantiles)
     }
@@ -117,8 +116,7 @@ pub struct ArmPlan {
     pub name: String,
     /// What is measured over it, and against what.
     pub measurement: Measurement,
-    /// Options that it alone has as the result shows them, secrets redacted; `measurement` has them
-    /// already.
+    /// Options that it alone has, secrets redacted; `measurement` has them already.
     pub options: Option<String>,
     /// What is run before and after each visit.
     pub hooks: HookSpec,
@@ -131,13 +129,11 @@ pub struct ArmPlan {
 pub struct ComparePlan {
     /// The paths, the baseline first. All measure the same steps.
     pub arms: Vec<ArmPlan>,
-    /// Nobody said which paths: where the second one cannot be had for want of privileges, the
-    /// first one is compared with itself.
+    /// Nobody named the paths: without privileges for the second, the first is compared to itself.
     pub by_default: bool,
     /// How often all arms are visited, twice each time.
     pub blocks: u32,
-    /// Length of a step's measured phase within a visit: what the arms' plans say, unless a stage
-    /// says otherwise.
+    /// Length of a step's measured phase within a visit, unless a stage has its own.
     pub block_duration: Nanos,
     /// Rest after each hook.
     pub settle: Nanos,

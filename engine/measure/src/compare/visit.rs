@@ -18,12 +18,8 @@ use tare_units::error::{Error, Result};
 /// How often a rest looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(50);
 
-#[derive(Debug)]
-pub(super) struct VisitEnd {
-    pub(super) steps: Vec<StepResult>,
-    /// Why not all of them. It gets into the report.
-    pub(super) error: Option<Error>,
-}
+/// The steps of a visit, and why not all of them, which gets into the report.
+pub(super) type VisitEnd = (Visited, Option<Error>);
 
 fn interrupted() -> Error {
     Error::environment("interrupted")
@@ -36,7 +32,7 @@ impl Comparing<'_> {
         let (name, hooks) = (arm.plan.name.clone(), arm.plan.hooks.clone());
         // The A/A arm is the baseline under another name, to its hooks too.
         let called = if name == AA { self.arms[0].plan.name.clone() } else { name.clone() };
-        let failed = |error| VisitEnd { steps: Vec::new(), error: Some(error) };
+        let failed = |error| (Vec::new(), Some(error));
         let mut announce = |text: &str| self.observer.announce(text);
         let entered = match self.hooks.enter(&called, &hooks, &mut announce) {
             Ok(entered) => entered,
@@ -63,8 +59,7 @@ impl Comparing<'_> {
         };
         self.notes.visited(&name, &finished.report);
         let steps = finished.report.results;
-        // Of an HTTP load without a single response as expected the goodput is zero, and that is
-        // what there is to compare.
+        // An HTTP load without any response as expected has a goodput of zero to compare.
         let is_measured = measurement.job().kind() == "http"
             && steps.len() == self.table.steps()
             && steps.iter().all(ran_its_course);
@@ -72,16 +67,14 @@ impl Comparing<'_> {
         if finished.interrupted {
             error.get_or_insert_with(interrupted);
         }
-        VisitEnd { steps, error }
+        (steps, error)
     }
 
     /// The same of an arm that must be there for a comparison to begin.
     pub(super) fn must_visit(&mut self, index: usize, asked: &Measurement) -> Result<Visited> {
-        let visited = self.visit(index, asked);
-        match visited.error.map(|error| self.arms[index].blame(&error)).or(self.unclean.clone()) {
-            Some(error) => Err(error),
-            None => Ok(visited.steps),
-        }
+        let (steps, error) = self.visit(index, asked);
+        let error = error.map(|error| self.arms[index].blame(&error));
+        error.or_else(|| self.unclean.clone()).map_or(Ok(steps), Err)
     }
 }
 
@@ -103,8 +96,7 @@ pub(super) fn rest(length: Nanos, interrupt: &Interrupt) {
     }
 }
 
-/// Shows the progress of a visit as that of the whole comparison, and keeps the rest for it to
-/// tell.
+/// Shows the progress of a visit as that of the whole comparison, and nothing else.
 struct Within<'a> {
     outer: &'a mut dyn Observer,
     done: usize,

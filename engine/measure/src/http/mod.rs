@@ -20,7 +20,7 @@ use tare_units::target::Target;
 
 use crate::run::observe::Observer;
 use crate::run::peer::{Peer, Search};
-use crate::run::plan::{Common, Stop};
+use crate::run::plan::{Common, Stop, gap};
 use crate::run::report::Measured;
 use crate::run::report::vet::residences;
 use crate::run::setting::Setting;
@@ -168,13 +168,8 @@ fn clients(
 }
 
 /// The gap between two connects of each of so many workers.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a positive rate, and the cast saturates"
-)]
 fn connect_gap(rate_per_s: Option<f64>, workers: u32) -> Nanos {
-    Nanos(rate_per_s.map_or(0, |rate| (1e9 * f64::from(workers) / rate).max(1.0) as u64))
+    rate_per_s.map_or(Nanos::ZERO, |rate| gap(rate / f64::from(workers)).max(Nanos(1)))
 }
 
 #[cfg(test)]

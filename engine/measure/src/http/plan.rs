@@ -98,8 +98,7 @@ pub struct HttpPlan {
     pub reconnect_on_error: bool,
     /// For connecting; [`Common::timeout`] is for each request, from its actual send.
     pub connect_timeout: Nanos,
-    /// Connects begun per second over all workers before the start; absent: as fast as it goes,
-    /// some at a time.
+    /// Connects begun per second over all workers before the start; absent: as fast as it goes.
     pub connect_rate_per_s: Option<f64>,
     /// What counts as success.
     pub expect: StatusSet,
@@ -215,10 +214,6 @@ impl HttpPlan {
         });
         let written: Vec<(RequestSpec, u32)> = written.collect();
         Requests::new(&written, self.pipeline, self.common.seed)
-    }
-
-    pub(super) fn late(&self) -> Late {
-        self.open.as_ref().map_or(Late::Queue, |open| open.late)
     }
 
     /// Connections are replaced as was asked for.
@@ -352,7 +347,8 @@ mod tests {
         request.headers.push(header("Accept", "*/*"));
         request.target = "/a?b=c&token=hunter2".to_owned();
         request.body = Some(Body { bytes: b"hunter2".to_vec(), framing: Framing::Chunked });
-        let described = describe(&plan);
+        let (to, own) = (["192.0.2.1:80"], describe(&plan));
+        let described = crate::run::plan::describe(&plan.target, &plan.common, &to, own);
         let text = described.to_string();
         assert!(!text.contains("hunter2"), "{text}");
         let request = &described["requests"][0];
@@ -360,6 +356,7 @@ mod tests {
         assert_eq!(request["headers"][5], "Accept: */*");
         assert_eq!(request["path"], "/a?b=c&token=(redacted)");
         assert_eq!((&request["body_bytes"], &request["framing"]), (&7.into(), &"chunked".into()));
+        assert_eq!(described["addresses"][0], "192.0.2.1:80");
         assert!(described["stages"].is_null());
     }
 }

@@ -23,8 +23,8 @@ fn staged(stages: &[Stage]) -> HttpPlan {
 fn a_step_for_each_stage_of_each_number_of_connections() {
     let plan = staged(&[stage(1_000.0, 1_000.0, Some(3)), stage(1_000.0, 5_000.0, None)]);
     let steps = plan.steps();
-    let told: Vec<_> = steps.iter().map(|s| (s.connections, s.stage)).collect();
-    assert_eq!(told, [(10, 0), (10, 1), (100, 0), (100, 1)]);
+    let seen: Vec<_> = steps.iter().map(|s| (s.connections, s.stage)).collect();
+    assert_eq!(seen, [(10, 0), (10, 1), (100, 0), (100, 1)]);
     assert_eq!(plan.extent(steps[0]), (Some(Nanos::from_secs(3)), None));
     assert_eq!(plan.extent(steps[1]), (Some(Nanos::from_secs(10)), None));
     let at = Destination::Unix("/x".into());

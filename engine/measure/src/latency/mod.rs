@@ -16,7 +16,7 @@ use tare_units::target::Target;
 
 use crate::bandwidth::load::RunningLoad;
 use crate::run::observe::Observer;
-use crate::run::plan::Common;
+use crate::run::plan::{Common, gap};
 use crate::run::report::vet::{Bounds, residences, vet};
 use crate::run::report::{Measured, add_requests, common_result, nothing_came};
 use crate::run::setting::Setting;
@@ -116,10 +116,12 @@ fn clients(
     cpus: &[u32],
 ) -> Result<Vec<impl FnOnce(Nanos, LiveProgress, Interrupt) -> Client<LiveProgress> + use<>>> {
     let common = &plan.common;
+    // The longest pause between two connections that the schedule makes.
+    let longest_gap = plan.rate_per_s.filter(|_| plan.connect_each).map(gap);
     let hello = Hello {
         connect_each: plan.connect_each,
         server_delay_ns: plan.server_delay.0,
-        gap_ns: longest_gap(plan).0,
+        gap_ns: longest_gap.map_or(0, |gap| gap.0),
         ..at.hello(common, Test::PingPong, plan.transport, step.size, cpus)
     };
     let session = at.session(common, plan.bind, u64::from(step.size), hello)?;
@@ -133,17 +135,6 @@ fn clients(
         })
     };
     shares(cpus.len(), step.connections).map(client_of).collect()
-}
-
-/// The longest pause between two connections that the schedule makes.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a positive rate, and the cast saturates"
-)]
-fn longest_gap(plan: &LatPlan) -> Nanos {
-    let rate = plan.rate_per_s.filter(|_| plan.connect_each);
-    Nanos(rate.map_or(0, |rate| (1e9 / rate) as u64))
 }
 
 /// Takes what cannot be out of what the servers reported. Returns what it was.

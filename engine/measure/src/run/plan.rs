@@ -109,6 +109,16 @@ impl Common {
     }
 }
 
+/// From one of so many a second to the next.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a positive rate, and the cast saturates"
+)]
+pub(crate) fn gap(rate_per_s: f64) -> Nanos {
+    Nanos((1e9 / rate_per_s) as u64)
+}
+
 /// A plan as results carry it: what all plans have, and what is the job's `own`.
 pub(crate) fn describe(
     target: &Target,

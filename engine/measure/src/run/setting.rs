@@ -66,8 +66,7 @@ impl Setting {
         }
     }
 
-    /// The sessions of connections that say `hello`. Their nonces are made from the run's number and
-    /// `salt`.
+    /// Sessions that say `hello`. Their nonces are made from the run's number and `salt`.
     pub(crate) fn session(
         &self,
         common: &Common,

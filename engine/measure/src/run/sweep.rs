@@ -26,8 +26,7 @@ use tare_units::target::Target;
 
 /// Descriptors beside the connections: rings, wakers, files, the embedded server.
 const DESCRIPTORS_BESIDE: u64 = 64;
-/// Workers that there are at most for the sake of their descriptors: beyond that the limit is
-/// better raised.
+/// No more workers are added for the sake of descriptors: beyond that the limit is better raised.
 const WORKERS_ADDED_MAX: u32 = 16;
 
 /// What a run measures: a plan becomes steps, and each step a result.
@@ -349,8 +348,7 @@ impl Run<'_> {
             if !is_unreached || self.setting.interrupt.is_raised() {
                 return Ok(measured);
             }
-            // What there is no way to from here at all (IPv6 is off) is not worth a try, nor the
-            // last word.
+            // What has no way from here (IPv6 is off) is not worth a try, nor the last word.
             let can_be_tried = |next: &Destination| match next {
                 Destination::Tcp(to) => unavailable::address(*to, None).is_none(),
                 Destination::Unix(_) => true,
@@ -368,8 +366,8 @@ impl Run<'_> {
     /// Adds a measured step to the report. Returns what cut it short, or why nothing came of it.
     fn take(&mut self, measured: Measured, is_sweep: bool) -> Option<Error> {
         let Measured { mut result, mut accepts, mut impossible, failure, stopped, .. } = measured;
-        let told = accepts.iter_mut().filter_map(|accept| accept.environment.as_mut());
-        impossible.extend(told.flat_map(report::vet::vet_environment));
+        let environments = accepts.iter_mut().filter_map(|accept| accept.environment.as_mut());
+        impossible.extend(environments.flat_map(report::vet::vet_environment));
         if let Some(warning) = report::vet::warning(impossible) {
             self.warn(warning);
         }

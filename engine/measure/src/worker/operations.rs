@@ -33,8 +33,7 @@ pub struct LoopPlan {
     pub timeout: Nanos,
     /// Length of an entry of the series.
     pub interval: Nanos,
-    /// Hybrid waiting stops sleeping that much before a send is due: from the median of the
-    /// wake-ups here.
+    /// Hybrid waiting stops sleeping that much before a send is due.
     pub wakeup: Nanos,
     /// Connections of this worker.
     pub slots: u32,

@@ -1,8 +1,7 @@
 //! The client's side of a bulk test. What happens on one connection is the `slot`'s business.
 //!
-//! Phases: *connect*, *ready* (until every worker is), *warm up* and *measure* (the streams know by
-//! themselves), *drain* (the measured phase is over and streams are not), *finish* (figures are
-//! fetched, connections closed).
+//! The streams know the warm-up and the measured phase by themselves. While draining, that is over
+//! and streams are not; then figures are fetched.
 
 mod slot;
 
@@ -20,8 +19,7 @@ use tare_units::bounds::{ENDING_INTERRUPTED, ENDING_MAX, ENDING_WOUND_UP};
 use tare_units::control::Interrupt;
 use tare_units::{Instant, Nanos};
 
-/// How often every stream is looked at: for one that moves nothing, for a signal that is due, for
-/// an end.
+/// How often every stream is looked at: it may move nothing, owe a signal, or have ended.
 const SCAN: Nanos = Nanos::from_millis(10);
 
 /// What one bulk client worker is to do.
@@ -36,8 +34,7 @@ pub struct BulkSpec {
     pub streams: u32,
     /// The number of the first of them among those of all workers.
     pub first: u32,
-    /// Hybrid waiting stops sleeping that long before a send is due: from the median of the
-    /// wake-ups here.
+    /// Hybrid waiting stops sleeping that long before a send is due.
     pub wakeup: Nanos,
 }
 

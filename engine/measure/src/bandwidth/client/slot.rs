@@ -285,8 +285,8 @@ impl Slot {
                 self.received += receiver.total() - before;
             }
         }
-        let told = rest.and_then(|(start, end)| DataHeader::decode(&bytes[start..end]));
-        if let Some(header) = told.filter(|h| h.reply && h.session == session && h.flags != 0) {
+        let header = rest.and_then(|(start, end)| DataHeader::decode(&bytes[start..end]));
+        if let Some(header) = header.filter(|h| h.reply && h.session == session && h.flags != 0) {
             self.flags |= header.flags;
             if let Some(sender) = &mut self.sender {
                 sender.finish(io, link, now);

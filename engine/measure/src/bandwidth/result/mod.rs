@@ -190,8 +190,7 @@ fn acknowledged(legs: &[Leg<'_>]) -> Option<u64> {
     each.reduce(u64::saturating_add)
 }
 
-/// Of the mean over the blocks of all streams together. A stream that ended early brought nothing
-/// from then on.
+/// Of the mean over the blocks of all streams. One that ended early brought nothing from then on.
 fn interval(legs: &[Leg<'_>], duration: Nanos) -> Option<(f64, f64)> {
     let mut all = Blocks::default();
     for received in legs.iter().filter_map(|leg| leg.received) {
@@ -241,7 +240,7 @@ fn per_send_reason(legs: &[Leg<'_>], datagrams: &Datagrams) -> Option<String> {
     }
 }
 
-/// The median of times that streams told, nanoseconds.
+/// The median of times of several streams, nanoseconds.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
@@ -254,18 +253,18 @@ fn median_ns(values: impl Iterator<Item = u64>) -> u64 {
 }
 
 fn tcp(legs: &[Leg<'_>]) -> Option<TcpFigures> {
-    let told: Vec<&TcpFigures> = legs.iter().filter_map(|leg| leg.sent?.tcp.as_ref()).collect();
-    let first = *told.first()?;
+    let known: Vec<&TcpFigures> = legs.iter().filter_map(|leg| leg.sent?.tcp.as_ref()).collect();
+    let first = *known.first()?;
     let sum_of = |of: fn(&TcpFigures) -> Option<u64>| {
-        let each: Option<Vec<u64>> = told.iter().map(|t| of(t)).collect();
+        let each: Option<Vec<u64>> = known.iter().map(|t| of(t)).collect();
         each.map(|all| sum(all.into_iter()))
     };
     Some(TcpFigures {
-        retransmits: sum(told.iter().map(|t| t.retransmits)),
+        retransmits: sum(known.iter().map(|t| t.retransmits)),
         segments: sum_of(|t| t.segments),
-        cwnd_bytes: sum(told.iter().map(|t| t.cwnd_bytes)),
-        rtt_ns: median_ns(told.iter().map(|t| t.rtt_ns)),
-        min_rtt_ns: told.iter().filter_map(|t| t.min_rtt_ns).min(),
+        cwnd_bytes: sum(known.iter().map(|t| t.cwnd_bytes)),
+        rtt_ns: median_ns(known.iter().map(|t| t.rtt_ns)),
+        min_rtt_ns: known.iter().filter_map(|t| t.min_rtt_ns).min(),
         busy_ns: sum_of(|t| t.busy_ns),
         rwnd_limited_ns: sum_of(|t| t.rwnd_limited_ns),
         sndbuf_limited_ns: sum_of(|t| t.sndbuf_limited_ns),
@@ -276,13 +275,13 @@ fn tcp(legs: &[Leg<'_>]) -> Option<TcpFigures> {
 
 #[expect(clippy::cast_precision_loss, reason = "a share")]
 fn zero_copy(legs: &[Leg<'_>]) -> Option<ZeroCopyUse> {
-    let told: Vec<&ZeroCopyUse> =
+    let known: Vec<&ZeroCopyUse> =
         legs.iter().filter_map(|leg| leg.sent?.zero_copy.as_ref()).collect();
-    let count = told.len();
+    let count = known.len();
     (count > 0).then(|| ZeroCopyUse {
-        sends: sum(told.iter().map(|z| z.sends)),
-        copied_share: told.iter().map(|z| z.copied_share).sum::<f64>() / count as f64,
-        reason: told.iter().find_map(|z| z.reason.clone()),
+        sends: sum(known.iter().map(|z| z.sends)),
+        copied_share: known.iter().map(|z| z.copied_share).sum::<f64>() / count as f64,
+        reason: known.iter().find_map(|z| z.reason.clone()),
     })
 }
 
@@ -306,26 +305,25 @@ fn pacing(legs: &[Leg<'_>], rate: f64, percentiles: &[f64]) -> Pacing {
     }
 }
 
-/// The series: what was received in each entry, by each receiver's clock, and what the senders'
-/// kernels said.
+/// The series: what each receiver got in each entry, and what the senders' kernels said.
 fn intervals(tally: &BulkTally, interval: Nanos, duration_ns: u64) -> Vec<Interval> {
     let legs = || tally.streams.iter().flat_map(|s| [up(s), down(s)]);
-    // Where nothing came at the end, that is told as well.
-    let told = usize::try_from(duration_ns / interval.0.max(1)).unwrap_or(INTERVALS_MAX);
+    // Where nothing came at the end, that is shown as well.
+    let known = usize::try_from(duration_ns / interval.0.max(1)).unwrap_or(INTERVALS_MAX);
     let longest = legs()
         .filter_map(|leg| Some(leg.received?.series.len()))
         .max()
-        .map(|longest| longest.max(told).min(INTERVALS_MAX));
+        .map(|longest| longest.max(known).min(INTERVALS_MAX));
     let entry = |index: usize| {
         let begin = interval.0 * index as u64;
         let end = (begin + interval.0).min(duration_ns.max(begin + 1));
         let bytes = sum(legs().filter_map(|leg| leg.received?.series.get(index).copied()));
-        let told: Vec<&TcpInterval> =
+        let known: Vec<&TcpInterval> =
             legs().filter_map(|leg| leg.sent?.tcp_series.get(index)).collect();
-        let tcp_info = (!told.is_empty()).then(|| TcpInterval {
-            retransmits: sum(told.iter().map(|t| t.retransmits)),
-            cwnd_bytes: sum(told.iter().map(|t| t.cwnd_bytes)),
-            rtt_ns: median_ns(told.iter().map(|t| t.rtt_ns)),
+        let tcp_info = (!known.is_empty()).then(|| TcpInterval {
+            retransmits: sum(known.iter().map(|t| t.retransmits)),
+            cwnd_bytes: sum(known.iter().map(|t| t.cwnd_bytes)),
+            rtt_ns: median_ns(known.iter().map(|t| t.rtt_ns)),
         });
         Interval {
             at_ns: end,

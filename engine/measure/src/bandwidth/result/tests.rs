@@ -55,7 +55,7 @@ fn streams_add_up_by_the_receivers_clock() {
 }
 
 #[test]
-fn each_way_is_told_by_the_end_that_received() {
+fn each_way_is_timed_by_the_end_that_received() {
     let (sent, received) = (sent(126_000_000, 0), received(125_000_000, SECOND));
     let theirs = StreamFigures { sent: Some(sent), received: None };
     let stream = StreamAccount {

@@ -61,8 +61,7 @@ pub(super) struct Connection {
     pub(super) careful: bool,
     /// Of connects and requests in a row.
     pub(super) failures: u8,
-    /// What of the last send has yet to be taken by the kernel: where it begins in the requests'
-    /// bytes, and its length.
+    /// What the kernel has yet to take of the last send: its place in the requests, and its length.
     pub(super) rest: (u32, u32),
     pub(super) reader: ResponseReader,
     /// Its requests are `in_flight` entries of its ring, from `first` on; the last `unsent` of them
@@ -246,8 +245,7 @@ impl<G: ProgressSink> HttpClient<G> {
         io.push(token(index, Purpose::Receive), Op::ReceiveMultishot { socket })
     }
 
-    /// Closes a connection; `again`: another one is to be opened in its place at once, and not
-    /// after a pause.
+    /// Closes a connection; `again`: another one takes its place at once, and not after a pause.
     pub(super) fn close<D: Driver>(&mut self, io: &mut D, index: u32, again: bool) -> Result {
         for place in self.in_flight.places(index) {
             self.awaiting.remove(place);
@@ -355,8 +353,7 @@ impl<G: ProgressSink> HttpClient<G> {
             return;
         }
         if self.connections[index as usize].in_flight == 0 {
-            // A failure outside any request belongs to the measured phase, unless the warm-up is
-            // under way.
+            // A failure outside any request belongs to the measured phase, or a warm-up under way.
             let phase = self.run.phases.phase;
             let in_warmup = matches!(phase, RunPhase::WarmingUp | RunPhase::Starting { .. });
             self.run.record.tally(!in_warmup).errors.count(stage, cause.name());

@@ -2,9 +2,8 @@
 //! connections come and go stands in `connections`, how requests leave and what they come to in
 //! `requests`.
 //!
-//! Phases: *connect* (every connection up, or failed once), *ready* (until every worker is), *warm
-//! up*, *measure*, *drain* (what is under way may still finish), *finish* (connections closed). A
-//! request belongs to the phase in which it was begun (closed loop) or due (open loop).
+//! A request belongs to the phase (`RunPhase`) in which it was begun (closed loop) or due (open
+//! loop). The first phase ends when every connection is up, or has failed once.
 //!
 //! Nothing here is allocated per request: requests in flight stand in rings, responses are read in
 //! the driver's shared pool, and what is sent was written out before the run.
@@ -48,8 +47,7 @@ const SPARES: usize = 64;
 const SPARE_BYTES: usize = 2 << 10;
 /// A buffer of the receive pool, bytes: most responses come whole, and large ones in few pieces.
 const POOL_BUFFER: u32 = 8 << 10;
-/// Buffers of the receive pool: one for each connection between these bounds, so that it stays in
-/// the cache.
+/// Buffers of the pool: one per connection between these bounds, so that it stays in the cache.
 const POOL_MIN: u32 = 16;
 const POOL_MAX: u32 = 256;
 /// Responses are gathered from so many connections on, this many at a time, within this bound.
@@ -66,8 +64,7 @@ pub struct HttpSpec {
     pub plan: Arc<HttpPlan>,
     /// Where connections go.
     pub to: Destination,
-    /// Connections of all workers before this one: they come first where there are several local
-    /// addresses, which connections take in turn.
+    /// Connections of all workers before this one, which took the local addresses in turn.
     pub first: u32,
     /// What is sent.
     pub requests: Arc<Requests>,
@@ -75,8 +72,7 @@ pub struct HttpSpec {
     pub requests_per_connection: Option<u64>,
     /// Connects of this worker that may be under way at once; at least one.
     pub connects_at_once: u32,
-    /// The gap between two connects of this worker before the start; zero: some at a time, as fast
-    /// as it goes.
+    /// Between two connects of this worker before the start; zero: as fast as it goes.
     pub connect_gap: Nanos,
     /// How much it is to do; the timeout is for each request, from its actual send.
     pub run: LoopPlan,
@@ -158,8 +154,7 @@ pub struct HttpClient<G> {
 }
 
 impl<G: ProgressSink> HttpClient<G> {
-    /// A client that has not opened anything yet. `seed` decides where in the order of the requests
-    /// it begins.
+    /// A client that has opened nothing yet. `seed` is where in the order of requests it begins.
     #[must_use]
     pub fn new(
         spec: HttpSpec,
@@ -197,7 +192,7 @@ impl<G: ProgressSink> HttpClient<G> {
             responses: 0,
             batch_pause: 0,
             batches: false,
-            late: spec.plan.late(),
+            late: spec.plan.open.as_ref().map_or(Late::Queue, |open| open.late),
             spec,
         }
     }

@@ -55,8 +55,6 @@ pub(super) struct InFlight {
     reason = "places are 32 bits wide, as checked when made"
 )]
 impl InFlight {
-    /// # Panics
-    /// When there are 2^32 of them.
     pub(super) fn new(connections: u32, depth: u32) -> Self {
         assert!(connections.checked_mul(depth).is_some());
         let depth = depth as usize;
@@ -194,8 +192,7 @@ impl<G: ProgressSink> HttpClient<G> {
         }
     }
 
-    /// Sends what a connection has to send: requests that are the same and follow each other go out
-    /// together.
+    /// Sends what a connection has to send: the same requests in a row go out together.
     pub(super) fn send<D: Driver>(&mut self, io: &mut D, index: u32, now: Instant) -> Result {
         let connection = &mut self.connections[index as usize];
         if connection.sending || connection.unsent == 0 || !connection.is_open() {
@@ -259,8 +256,7 @@ impl<G: ProgressSink> HttpClient<G> {
             return self.push_send(io, index);
         }
         if connection.awaited() == 0 {
-            // It was answered before it was wholly sent, and left its place to the rest of the
-            // send.
+            // Answered before it was wholly sent, it left its place to the rest of the send.
             let depth = u16::try_from(self.spec.run.depth).unwrap_or(u16::MAX);
             let place = self.in_flight.place(index, connection, depth - 1);
             self.awaiting.remove(place);

@@ -83,8 +83,8 @@ fn codes_stand_beside_the_latencies_of_each_entry() {
         }
     }
     let series = intervals(&recording, &codes, Nanos::from_millis(30));
-    let told: Vec<_> = series.iter().map(|i| (i.completed, i.errors)).collect();
-    assert_eq!(told, [(2, 0), (0, 1), (0, 0)]);
+    let seen: Vec<_> = series.iter().map(|i| (i.completed, i.errors)).collect();
+    assert_eq!(seen, [(2, 0), (0, 1), (0, 0)]);
     assert_eq!(series[0].status_codes, [("200".to_owned(), 2)].into());
     assert_eq!(series[1].status_codes, [("511".to_owned(), 1)].into());
     assert!(series[2].status_codes.is_empty() && series[1].hdr.is_none());

@@ -1,10 +1,8 @@
 //! The client's side of ping-pong: who sends when is the pacer's business, what happens on one
 //! connection the `slot`'s.
 //!
-//! Phases: *connect* (all connections up, hellos answered), *ready* (until every worker is), *warm
-//! up*, *measure*, *drain* (what is under way may still finish), *finish* (figures fetched,
-//! connections closed). An operation belongs to the phase in which it was sent (closed loop) or due
-//! (open loop).
+//! An operation belongs to the phase (`RunPhase`) in which it was sent (closed loop) or due (open
+//! loop). In the last one figures are fetched and connections closed.
 
 mod slot;
 
@@ -29,8 +27,7 @@ use tare_units::bounds::NAP;
 use tare_units::control::Interrupt;
 use tare_units::{Instant, Nanos};
 
-/// After a failure, a slot that connects for each operation tries again this much later: a refusing
-/// server is not hammered.
+/// After a failure a connection per operation is tried again that much later.
 const BACKOFF: Nanos = Nanos::from_millis(10);
 
 /// The client role; see the [module](self).
@@ -79,8 +76,7 @@ impl<G: ProgressSink> Client<G> {
         0..u32::try_from(self.slots.len()).expect("made of so many")
     }
 
-    /// Opens a slot's socket, so that a connect takes nothing but the connect. Returns whether it
-    /// could.
+    /// Opens a slot's socket, so that a connect takes nothing else. Returns whether it could.
     fn prepare<D: Driver>(&mut self, io: &mut D, index: u32, now: Instant) -> Result<bool> {
         match self.slots[index as usize].prepare(io) {
             Ok(()) => Ok(true),

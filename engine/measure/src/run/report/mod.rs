@@ -255,10 +255,11 @@ fn server_instrument(figures: &[Figures]) -> Option<Instrument> {
 /// each worker, known by its CPUs, the latest figures count.
 fn server_cpu(figures: &[Figures]) -> Option<CpuUse> {
     let mut workers: BTreeMap<&[u32], &Figures> = BTreeMap::new();
-    for told in figures.iter().filter(|f| f.cpu_operations > 0 || f.cpu_bytes > 0) {
-        let latest = workers.entry(&told.instrument.cpus).or_insert(told);
-        if (told.cpu_operations, told.cpu_bytes) > (latest.cpu_operations, latest.cpu_bytes) {
-            *latest = told;
+    for reported in figures.iter().filter(|f| f.cpu_operations > 0 || f.cpu_bytes > 0) {
+        let latest = workers.entry(&reported.instrument.cpus).or_insert(reported);
+        if (reported.cpu_operations, reported.cpu_bytes) > (latest.cpu_operations, latest.cpu_bytes)
+        {
+            *latest = reported;
         }
     }
     let sum =

@@ -7,8 +7,7 @@ use tare_stats::result::{CpuUse, Environment, Instrument, Warning};
 use tare_units::Nanos;
 use tare_units::limits::{CPUS_MAX, DATAGRAM_HEADER};
 
-/// The server counts from the hello to its last word; this end's clock may run slower, by less than
-/// that.
+/// The server counts from the hello to its last word; this end's clock may run slower by less.
 const SLACK: Nanos = Nanos::from_secs(1);
 /// No machine moves more payload than that in a nanosecond (10 Tbit/s), bytes.
 const BYTES_PER_NS: u64 = 1_250;
@@ -16,8 +15,7 @@ const BYTES_PER_NS: u64 = 1_250;
 const LINK_MAX_MBIT: u64 = 10_000_000;
 /// No idle state takes longer to leave, microseconds.
 const EXIT_LATENCY_MAX_US: u64 = 1_000_000;
-/// What is sent before the measured phase and in its last moments may count at the other end,
-/// bytes.
+/// Bytes sent before the measured phase and in its last moments that may count at the other end.
 const BEFORE_AND_AFTER: u64 = 1 << 30;
 
 #[derive(Debug, Clone, Copy)]
@@ -63,8 +61,8 @@ pub(crate) fn vet(figures: &mut Figures, bounds: &Bounds) -> Vec<String> {
         (figures.residence_hdr, figures.residence_count) = (None, 0);
     }
     if let Some(text) = &figures.residence_hdr {
-        let can_be = |told: Distribution| {
-            told.count() == figures.residence_count && told.max_ns().unwrap_or(0) <= longest
+        let can_be = |given: Distribution| {
+            given.count() == figures.residence_count && given.max_ns().unwrap_or(0) <= longest
         };
         if !Distribution::decode(text).is_ok_and(can_be) {
             wrong.push("residence times that do not add up".to_owned());
@@ -78,24 +76,24 @@ pub(crate) fn vet(figures: &mut Figures, bounds: &Bounds) -> Vec<String> {
 }
 
 /// Takes out of what a server tells of its machine what cannot be. Returns what it was, in words.
-pub(crate) fn vet_environment(told: &mut Environment) -> Vec<String> {
+pub(crate) fn vet_environment(given: &mut Environment) -> Vec<String> {
     let mut wrong = Vec::new();
     let cpus = 0.0..=f64::from(CPUS_MAX);
-    if let Some(limit) = told.cgroup_cpu_limit.take_if(|limit| !cpus.contains(limit)) {
+    if let Some(limit) = given.cgroup_cpu_limit.take_if(|limit| !cpus.contains(limit)) {
         wrong.push(format!("a limit of {limit} CPUs"));
     }
-    if told.ephemeral_ports.take_if(|(first, last)| first > last).is_some() {
+    if given.ephemeral_ports.take_if(|(first, last)| first > last).is_some() {
         wrong.push("a range of ports that ends before it begins".to_owned());
     }
-    if told.conntrack.take_if(|fill| fill.used > fill.max).is_some() {
+    if given.conntrack.take_if(|fill| fill.used > fill.max).is_some() {
         wrong.push("a conntrack table that is more than full".to_owned());
     }
-    let states = told.idle_states.len();
-    told.idle_states.retain(|state| state.exit_latency_us <= EXIT_LATENCY_MAX_US);
-    if told.idle_states.len() < states {
+    let states = given.idle_states.len();
+    given.idle_states.retain(|state| state.exit_latency_us <= EXIT_LATENCY_MAX_US);
+    if given.idle_states.len() < states {
         wrong.push("an idle state that takes longer than a second to leave".to_owned());
     }
-    if let Some(device) = &mut told.device
+    if let Some(device) = &mut given.device
         && let Some(speed) = device.speed_mbit_per_s.take_if(|mbit| *mbit > LINK_MAX_MBIT)
     {
         wrong.push(format!("a link of {speed} Mbit/s"));
@@ -107,36 +105,36 @@ fn is_share(share: f64) -> bool {
     (0.0..=1.0).contains(&share)
 }
 
-fn impossible_instrument(told: &Instrument, longest: u64) -> Option<String> {
+fn impossible_instrument(given: &Instrument, longest: u64) -> Option<String> {
     let most = u64::from(CPUS_MAX);
-    let cpus = u64::try_from(told.cpus.len()).map_or(1, |n| n.clamp(1, most));
+    let cpus = u64::try_from(given.cpus.len()).map_or(1, |n| n.clamp(1, most));
     let in_loop = |ns| ("in its loop", ns, 1);
     let times = [
-        ("of steal", told.steal_ns.unwrap_or(0), cpus),
-        ("throttled", told.throttled_ns.unwrap_or(0), most),
-        in_loop(told.clock_ns),
-        in_loop(told.clock_granularity_ns),
-        in_loop(told.turn_p50_ns),
-        in_loop(told.turn_p99_ns),
-        in_loop(told.turn_max_ns),
-        in_loop(told.gap_p99_ns),
-        in_loop(told.wakeup_p99_ns.unwrap_or(0)),
-        in_loop(told.batch_bound_ns),
+        ("of steal", given.steal_ns.unwrap_or(0), cpus),
+        ("throttled", given.throttled_ns.unwrap_or(0), most),
+        in_loop(given.clock_ns),
+        in_loop(given.clock_granularity_ns),
+        in_loop(given.turn_p50_ns),
+        in_loop(given.turn_p99_ns),
+        in_loop(given.turn_max_ns),
+        in_loop(given.gap_p99_ns),
+        in_loop(given.wakeup_p99_ns.unwrap_or(0)),
+        in_loop(given.batch_bound_ns),
     ];
     let is_beyond = |(_, ns, threads): &(&str, u64, u64)| *ns > longest.saturating_mul(*threads);
     if let Some((what, ns, _)) = times.into_iter().find(is_beyond) {
         return Some(format!("{} {what}", Nanos(ns)));
     }
     let counts = [
-        told.involuntary_switches,
-        told.voluntary_switches,
-        told.throttled_periods.unwrap_or(0),
-        told.ring_overflows,
+        given.involuntary_switches,
+        given.voluntary_switches,
+        given.throttled_periods.unwrap_or(0),
+        given.ring_overflows,
     ];
     if let Some(count) = counts.into_iter().find(|count| *count > longest) {
         return Some(format!("{count} events in its loop"));
     }
-    (!is_share(told.worker_busy_max)).then(|| "a share of busy time beyond the whole".to_owned())
+    (!is_share(given.worker_busy_max)).then(|| "a share of busy time beyond the whole".to_owned())
 }
 
 /// CPU time is that of one thread, and counts are of what one thread did.
@@ -204,17 +202,16 @@ fn received_can_be(received: &Received, bounds: &Bounds) -> bool {
 pub(crate) fn vet_against(own: &StreamFigures, theirs: &mut StreamFigures) -> Option<String> {
     let most = |bytes: u64| bytes.saturating_mul(2).saturating_add(BEFORE_AND_AFTER);
     if let Some(Sent { bytes: went, .. }) = &own.sent
-        && let Some(received) = theirs.received.take_if(|told| told.bytes > most(*went))
+        && let Some(received) = theirs.received.take_if(|given| given.bytes > most(*went))
     {
         return Some(format!("{} bytes received of {went} sent", received.bytes));
     }
     let came = own.received.as_ref()?.bytes;
-    let sent = theirs.sent.take_if(|told| told.bytes > most(came))?;
+    let sent = theirs.sent.take_if(|given| given.bytes > most(came))?;
     Some(format!("{} bytes sent, of which {came} came", sent.bytes))
 }
 
-/// Replies that were told to have been held for longer than they took in all, which were not
-/// recorded; in words.
+/// Replies said to have been held for longer than they took in all, which were not recorded.
 pub(crate) fn residences(recording: &Recording) -> Vec<String> {
     match recording.impossible_residences {
         0 => Vec::new(),
@@ -331,7 +328,7 @@ mod tests {
 
     #[test]
     fn a_machine_that_cannot_be_is_not_shown() {
-        let told: Environment = serde_json::from_value(json!({
+        let given: Environment = serde_json::from_value(json!({
             "hostname": "far", "cgroup_cpu_limit": -1e308, "ephemeral_ports": [65_535, 1],
             "conntrack": {"used": u64::MAX, "max": 1},
             "idle_states": [
@@ -341,10 +338,10 @@ mod tests {
             "device": {"name": "eth0", "speed_mbit_per_s": u64::MAX},
         }))
         .unwrap();
-        let mut left = told.clone();
+        let mut left = given.clone();
         assert_eq!(vet_environment(&mut left).len(), 5);
         assert_eq!(vet_environment(&mut left), Vec::<String>::new());
-        assert_eq!(left.hostname, told.hostname);
+        assert_eq!(left.hostname, given.hostname);
         assert_eq!(left.idle_states.len(), 1);
         assert_eq!((left.cgroup_cpu_limit, left.conntrack), (None, None));
     }

@@ -37,8 +37,7 @@ pub(super) struct AllDone {
 }
 
 impl AllDone {
-    /// Of so many workers; what the launching thread waits on never disconnects before all of them
-    /// are gone.
+    /// What the launching thread waits on does not disconnect before all workers are gone.
     pub(super) fn new(workers: usize) -> (Self, Receiver<()>) {
         let (tell, is_over) = bounded(1);
         let left = Arc::new(AtomicUsize::new(workers));

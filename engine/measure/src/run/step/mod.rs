@@ -21,6 +21,7 @@ use tare_driver::clock::{Clock, MonotonicClock};
 use tare_driver::epoll::EpollDriver;
 use tare_driver::uring::UringDriver;
 use tare_host::guard::{ConntrackGuard, ListenerGuard};
+use tare_host::observed::Watching;
 use tare_host::usage::Disturbance;
 use tare_proto::hello::WaitMode;
 use tare_stats::result::{Observed, Params, Warning};
@@ -47,8 +48,7 @@ pub(crate) struct StepPlan<'a> {
     pub(crate) warmup: Nanos,
     /// Length of the measured phase, where it ends by time.
     pub(crate) duration: Option<Nanos>,
-    /// The wait mode was chosen by default: where the server cannot spin, the client does not
-    /// either.
+    /// Nobody chose the wait mode: where the server cannot spin, the client does not either.
     pub(crate) wait_is_default: bool,
     /// What the workers' counters count is payload in bytes, not operations.
     pub(crate) counts_bytes: bool,
@@ -103,7 +103,20 @@ where
     let lives: LiveCounters = (0..workers).map(|_| CachePadded::default()).collect();
     let merging = observer.wants_intervals() && !plan.counts_bytes;
     let (merger, stream) = merging.then(|| Merger::new(workers)).unzip();
-    let mut watch = Supervisor::new(&plan, params, &lives, &local, merger, is_over);
+    let mut watch = Supervisor {
+        plan: &plan,
+        params,
+        lives: &lives,
+        local: &local,
+        merger,
+        is_over,
+        probe: None,
+        disturbance: None,
+        watching: Watching::find(&plan.common.observe),
+        shown: 0,
+        shown_bytes: 0,
+        stopped: None,
+    };
     let ran = std::thread::scope(|scope| {
         let (mut gos, mut threads) = (Vec::new(), Vec::new());
         for (own, client) in clients.into_iter().enumerate() {
@@ -181,8 +194,7 @@ fn join<T>(
     (merged, stopped)
 }
 
-/// What falls to each of so many workers: its share, the connections of those before it, and its
-/// own.
+/// What falls to each worker: its share, the connections of those before it, and its own.
 pub(crate) fn shares(workers: usize, connections: u32) -> impl Iterator<Item = (Share, u32, u32)> {
     let workers = u32::try_from(workers).unwrap_or(u32::MAX);
     let mut first = 0;
@@ -247,6 +259,12 @@ mod tests {
             tell.try_send(arrived).unwrap();
         }
         decide(&plan, &arrived, || false)
+    }
+
+    #[test]
+    fn connections_are_dealt_out_in_turn() {
+        let dealt: Vec<_> = shares(3, 7).map(|(_, first, own)| (first, own)).collect();
+        assert_eq!(dealt, [(0, 3), (3, 2), (5, 2)]);
     }
 
     #[test]

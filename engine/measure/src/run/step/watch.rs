@@ -30,51 +30,27 @@ const LOOK_AFTER: Duration = Duration::from_millis(5);
 /// Watches the workers of a step, and what the machine and what is observed do in the measured
 /// phase.
 pub(super) struct Supervisor<'a> {
-    plan: &'a StepPlan<'a>,
-    params: &'a Params,
-    lives: &'a [CachePadded<Live>],
+    pub(super) plan: &'a StepPlan<'a>,
+    pub(super) params: &'a Params,
+    pub(super) lives: &'a [CachePadded<Live>],
     /// Stops the workers of this step.
-    local: &'a Interrupt,
-    merger: Option<Merger>,
+    pub(super) local: &'a Interrupt,
+    pub(super) merger: Option<Merger>,
     /// Tells when the measured phase of all workers has ended.
-    is_over: Receiver<()>,
+    pub(super) is_over: Receiver<()>,
     /// Since the measured phase began.
-    probe: Option<DisturbanceProbe>,
+    pub(super) probe: Option<DisturbanceProbe>,
     /// Once it has ended.
-    disturbance: Option<Disturbance>,
-    watching: Watching,
+    pub(super) disturbance: Option<Disturbance>,
+    pub(super) watching: Watching,
     /// Entries of a series in bytes that were shown, and the bytes in them.
-    shown: u64,
-    shown_bytes: u64,
+    pub(super) shown: u64,
+    pub(super) shown_bytes: u64,
     /// Why the step was stopped from outside its workers.
     pub(super) stopped: Option<Error>,
 }
 
-impl<'a> Supervisor<'a> {
-    pub(super) fn new(
-        plan: &'a StepPlan<'a>,
-        params: &'a Params,
-        lives: &'a [CachePadded<Live>],
-        local: &'a Interrupt,
-        merger: Option<Merger>,
-        is_over: Receiver<()>,
-    ) -> Self {
-        Self {
-            plan,
-            params,
-            lives,
-            local,
-            merger,
-            is_over,
-            probe: None,
-            disturbance: None,
-            watching: Watching::find(&plan.common.observe),
-            shown: 0,
-            shown_bytes: 0,
-            stopped: None,
-        }
-    }
-
+impl Supervisor<'_> {
     pub(super) fn run<T>(
         &mut self,
         decision: Go,
