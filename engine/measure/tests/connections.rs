@@ -69,9 +69,13 @@ fn close<D: Driver>(driver: &mut D, sockets: &[SocketId]) -> Duration {
     started.elapsed()
 }
 
-fn case<D: Driver>(name: &str, count: usize, new: impl Fn() -> D) {
+fn case<D: Driver>(name: &str, count: usize, open: impl Fn() -> D) {
+    let new = || {
+        let mut driver = open();
+        driver.provide_pool(16, 1024).unwrap();
+        driver
+    };
     let mut driver = new();
-    driver.provide_pool(16, 1024).unwrap();
     let (bytes, sockets) = armed(&mut driver, count);
     let took = close(&mut driver, &sockets);
     let each = bytes / count as u64;
@@ -81,8 +85,7 @@ fn case<D: Driver>(name: &str, count: usize, new: impl Fn() -> D) {
 
     // The end of a driver with all of them armed.
     let mut driver = new();
-    driver.provide_pool(16, 1024).unwrap();
-    let _ = armed(&mut driver, count);
+    armed(&mut driver, count);
     let started = Wall::now();
     drop(driver);
     let took = started.elapsed();

@@ -41,15 +41,31 @@ use tare_units::{Instant, Nanos};
 
 const LISTEN: &str = "127.0.0.1:7117";
 /// One way on the wire.
-const LATENCY: Nanos = Nanos::from_micros(100);
-const ROUND_TRIP: Nanos = Nanos::from_micros(200);
-const MS: Nanos = Nanos::from_millis(1);
-const SECOND: Nanos = Nanos::from_secs(1);
+const LATENCY: Nanos = us(100);
+const ROUND_TRIP: Nanos = us(200);
+const MS: Nanos = ms(1);
+const SECOND: Nanos = secs(1);
 const STEPS_MAX: u32 = 500_000;
-const FOR_EVER: SessionLimits = SessionLimits { idle: Nanos::from_secs(30), duration: Nanos::MAX };
+const FOR_EVER: SessionLimits = SessionLimits { idle: secs(30), duration: Nanos::MAX };
+
+const fn us(n: u64) -> Nanos {
+    Nanos::from_micros(n)
+}
 
 const fn ms(n: u64) -> Nanos {
     Nanos::from_millis(n)
+}
+
+const fn secs(n: u64) -> Nanos {
+    Nanos::from_secs(n)
+}
+
+/// Each of these with each of those.
+fn pairs<A: Copy, B>(
+    these: impl IntoIterator<Item = A>,
+    those: impl IntoIterator<Item = B> + Clone,
+) -> impl Iterator<Item = (A, B)> {
+    these.into_iter().flat_map(move |a| those.clone().into_iter().map(move |b| (a, b)))
 }
 
 fn listen() -> SocketAddr {
@@ -83,11 +99,8 @@ fn hello(test: Test, transport: Transport, size_bytes: u32, timeout: Nanos) -> H
     }
 }
 
-fn recording(count: Option<u64>, duration: Option<Nanos>, open_loop: bool) -> Recording {
-    let extent = match count {
-        Some(count) => Extent::Count(count),
-        None => Extent::Time(duration.unwrap_or(Nanos(1))),
-    };
+fn recording(count: Option<u64>, duration: Nanos, open_loop: bool) -> Recording {
+    let extent = count.map_or(Extent::Time(duration), Extent::Count);
     Recording::new(RecordingSpec { extent, interval: SECOND, open_loop })
 }
 
@@ -99,7 +112,8 @@ struct Setup {
     connections: u32,
     size_bytes: u32,
     connect_each: bool,
-    duration: Option<Nanos>,
+    duration: Nanos,
+    /// Ends the run instead of the duration.
     count: Option<u64>,
     warmup: Nanos,
     timeout: Nanos,
@@ -121,10 +135,10 @@ impl Default for Setup {
             connections: 1,
             size_bytes: 64,
             connect_each: false,
-            duration: Some(ms(100)),
+            duration: ms(100),
             count: None,
             warmup: Nanos::ZERO,
-            timeout: Nanos::from_secs(2),
+            timeout: secs(2),
             rate_per_s: None,
             server_delay: Nanos::ZERO,
             wait: WaitMode::Block,
@@ -141,7 +155,16 @@ impl Setup {
         Self { transport: Transport::Udp, ..Self::default() }
     }
 
-    /// Both transports, for what holds on either.
+    /// Open loop, equal gaps.
+    fn at(rate_per_s: f64) -> Self {
+        Self { rate_per_s: Some(rate_per_s), ..Self::default() }
+    }
+
+    /// The same over both transports, for what holds on either.
+    fn over_both(self) -> [Self; 2] {
+        [Transport::Tcp, Transport::Udp].map(|transport| Self { transport, ..self.clone() })
+    }
+
     fn both(change: impl Fn(&mut Self)) -> [Self; 2] {
         [Self::default(), Self::udp()].map(|mut setup| {
             change(&mut setup);
@@ -164,7 +187,7 @@ impl Setup {
             connections: self.connections,
             size_bytes: self.size_bytes,
             warmup: self.warmup,
-            duration: self.duration.filter(|_| self.count.is_none()),
+            duration: self.count.is_none().then_some(self.duration),
             count: self.count,
             wait: self.wait,
             wakeup: Nanos::ZERO,
