@@ -69,13 +69,9 @@ fn close<D: Driver>(driver: &mut D, sockets: &[SocketId]) -> Duration {
     started.elapsed()
 }
 
-fn case<D: Driver>(name: &str, count: usize, open: impl Fn() -> D) {
-    let new = || {
-        let mut driver = open();
-        driver.provide_pool(16, 1024).unwrap();
-        driver
-    };
+fn case<D: Driver>(name: &str, count: usize, new: impl Fn() -> D) {
     let mut driver = new();
+    driver.provide_pool(16, 1024).unwrap();
     let (bytes, sockets) = armed(&mut driver, count);
     let took = close(&mut driver, &sockets);
     let each = bytes / count as u64;
@@ -85,7 +81,8 @@ fn case<D: Driver>(name: &str, count: usize, open: impl Fn() -> D) {
 
     // The end of a driver with all of them armed.
     let mut driver = new();
-    armed(&mut driver, count);
+    driver.provide_pool(16, 1024).unwrap();
+    let _ = armed(&mut driver, count);
     let started = Wall::now();
     drop(driver);
     let took = started.elapsed();
