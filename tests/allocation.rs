@@ -37,7 +37,12 @@ use tare_units::text::Id;
 const SETTLED: u64 = 100;
 const COUNTED: u64 = 1_000;
 
-/// What both ends see of the run.
+const WARMUP: Nanos = Nanos::from_millis(50);
+/// Longer than a run takes that counts.
+const LENGTH: Nanos = Nanos::from_secs(60);
+const TIMEOUT: Nanos = Nanos::from_secs(10);
+const WAKEUP: Nanos = Nanos::from_micros(50);
+
 #[derive(Debug, Default)]
 struct Shared {
     completed: AtomicU64,
@@ -57,33 +62,35 @@ impl Shared {
     }
 }
 
-/// Shows the client's progress to the server's thread.
-struct Progress(Arc<Shared>);
+/// Shows the client's progress to the server's thread, in operations or in units of so many bytes.
+struct Progress {
+    shared: Arc<Shared>,
+    unit: u64,
+}
 
 impl ProgressSink for Progress {
     fn phase(&mut self, _: Phase) {}
 
     fn counts(&mut self, completed: u64, _: u64) {
-        self.0.completed.store(completed, Ordering::Relaxed);
+        self.shared.completed.store(completed / self.unit, Ordering::Relaxed);
     }
 
     fn measure_begins(&mut self) {
-        self.0.measuring.store(true, Ordering::Relaxed);
+        self.shared.measuring.store(true, Ordering::Relaxed);
     }
 
     fn measure_ends(&mut self) {
-        self.0.measuring.store(false, Ordering::Relaxed);
+        self.shared.measuring.store(false, Ordering::Relaxed);
     }
 }
 
-/// Lets everyone in.
-struct Door {
+struct Admission {
     shared: Arc<Shared>,
     inbox: Sender<Admitted<OwnedFd, ()>>,
     waker: Waker,
 }
 
-impl Dispatch<OwnedFd> for Door {
+impl Dispatch<OwnedFd> for Admission {
     type Admission = Accept;
 
     fn admit(&mut self, hello: &Hello, _: Option<SocketAddr>) -> Result<Accept, Refuse> {
@@ -112,7 +119,6 @@ impl Dispatch<OwnedFd> for Door {
     }
 }
 
-/// Measures nothing.
 struct Idle(Arc<Shared>);
 
 impl Meter for Idle {
@@ -129,17 +135,20 @@ impl Meter for Idle {
     }
 }
 
-/// One kind of run.
 trait Kind: Debug + Copy + Sync {
     /// The role of its client.
     type Client: ClientRole + Send;
 
-    fn client(&self, to: SocketAddr, shared: &Arc<Shared>) -> Self::Client;
+    fn client(&self, to: SocketAddr, progress: Progress) -> Self::Client;
+
+    /// What progress is counted in.
+    fn unit_bytes(&self) -> u64 {
+        1
+    }
 
     fn wait(&self) -> WaitMode;
 }
 
-/// A ping-pong.
 #[derive(Debug, Clone, Copy)]
 struct Case {
     transport: Transport,
@@ -189,7 +198,7 @@ impl Case {
             boot_id: None,
             cpus: Vec::new(),
             server_delay_ns: 0,
-            timeout_ns: Nanos::from_secs(10).0,
+            timeout_ns: TIMEOUT.0,
             stream: None,
             gap_ns: 0,
             request_follows: false,
@@ -206,28 +215,31 @@ impl Kind for Case {
         self.wait
     }
 
-    fn client(&self, to: SocketAddr, shared: &Arc<Shared>) -> Client<Progress> {
+    fn client(&self, to: SocketAddr, progress: Progress) -> Client<Progress> {
         let spec = ClientSpec {
-            session: SessionSpec::new(to, self.hello(), None, Nanos::from_secs(10), 1),
+            session: SessionSpec::new(to, self.hello(), None, TIMEOUT, 1),
             connections: self.connections,
             size_bytes: self.size_bytes,
-            warmup: Nanos::from_millis(50),
-            duration: Some(Nanos::from_secs(60)),
+            warmup: WARMUP,
+            duration: Some(LENGTH),
             count: None,
             wait: self.wait,
-            wakeup: Nanos::from_micros(50),
+            wakeup: WAKEUP,
         };
-        let recording = Recording::new(RecordingSpec {
-            extent: Extent::Time(Nanos::from_secs(60)),
-            interval: Nanos::from_millis(100),
-            open_loop: self.rate_per_s.is_some(),
-        });
-        let arrivals = self
-            .rate_per_s
-            .map(|rate| Schedule::constant(rate, Share::WHOLE).expect("a legal rate"));
-        let progress = Progress(Arc::clone(shared));
-        Client::new(spec, recording, arrivals, progress, Interrupt::default())
+        let (recording, schedule) = recording(self.rate_per_s);
+        Client::new(spec, recording, schedule, progress, Interrupt::default())
     }
+}
+
+/// What a client records, and when it sends, in open loop at a rate or else in closed loop.
+fn recording(rate_per_s: Option<f64>) -> (Recording, Option<Schedule>) {
+    let recording = Recording::new(RecordingSpec {
+        extent: Extent::Time(LENGTH),
+        interval: Nanos::from_millis(100),
+        open_loop: rate_per_s.is_some(),
+    });
+    let constant = |rate| Schedule::constant(rate, Share::WHOLE).expect("a legal rate");
+    (recording, rate_per_s.map(constant))
 }
 
 /// Counts what the thread allocates from the settled to the counted operation.
@@ -295,23 +307,24 @@ where
     thread::scope(|scope| {
         let (ours, theirs) = (Arc::clone(&shared), Arc::clone(&datagrams));
         let server = scope.spawn(move || serve(open(), admitted, &waker_tx, theirs, &ours));
-        let door = Door {
+        let admission = Admission {
             shared: Arc::clone(&shared),
             inbox,
             waker: waker.recv().expect("the worker starts"),
         };
         scope.spawn(move || {
-            let mut driver = EpollDriver::new().expect("epoll is there");
-            let mut front = Acceptor::new(door, None, datagrams, Nanos::from_secs(30));
+            let mut driver = epoll();
+            let mut front = Acceptor::new(admission, None, datagrams, Nanos::from_secs(30));
             let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
             let bound = front.listen(&mut driver, any).expect("a free port");
             address_tx.send(bound).expect("the test waits for it");
             Worker::new(driver, MonotonicClock, front)
-                .run_until(<Acceptor<Door> as Role<EpollDriver>>::is_finished)
+                .run_until(<Acceptor<Admission> as Role<EpollDriver>>::is_finished)
                 .expect("the driver works");
         });
         let to = address.recv().expect("the front listens");
-        let client = case.client(to, &shared);
+        let progress = Progress { shared: Arc::clone(&shared), unit: case.unit_bytes() };
+        let client = case.client(to, progress);
         let client = scope.spawn(|| ask(open(), client, case.wait(), &shared));
         let asked = client.join().expect("no panic");
         shared.over.store(true, Ordering::Relaxed);
@@ -337,26 +350,26 @@ where
     }
 }
 
-fn check_on_epoll<K: Kind<Client: Role<EpollDriver>>>(cases: &[K]) {
-    check(cases, || EpollDriver::new().expect("epoll is there"));
+fn epoll() -> EpollDriver {
+    EpollDriver::new().expect("epoll is there")
 }
 
-fn check_on_uring<K: Kind<Client: Role<UringDriver>>>(cases: &[K]) {
-    if let Err(error) = probe::choose(BackendChoice::Only(Backend::Uring)) {
-        crate::util::left_out(&error.to_string());
-        return;
+/// Where io_uring works; else the test is left out.
+fn if_uring(check: impl FnOnce(fn() -> UringDriver)) {
+    match probe::choose(BackendChoice::Only(Backend::Uring)) {
+        Ok(_) => check(|| UringDriver::new().expect("the probe says that it works")),
+        Err(error) => crate::util::left_out(&error.to_string()),
     }
-    check(cases, || UringDriver::new().expect("the probe says that it works"));
 }
 
 #[test]
 fn nothing_is_allocated_while_measuring_on_epoll() {
-    check_on_epoll(CASES);
+    check(CASES, epoll);
 }
 
 #[test]
 fn nothing_is_allocated_while_measuring_on_uring() {
-    check_on_uring(CASES);
+    if_uring(|uring| check(CASES, uring));
 }
 
 #[test]

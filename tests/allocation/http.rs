@@ -7,15 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use crossbeam::channel::{Sender, bounded};
-use tare_driver::BackendChoice;
 use tare_driver::clock::{Clock, MonotonicClock};
-use tare_driver::epoll::EpollDriver;
-use tare_driver::probe;
-use tare_driver::uring::UringDriver;
-use tare_driver::{Backend, Driver, Waker};
-use tare_engine::http::client::Late;
-use tare_engine::http::client::{HttpClient, HttpSpec};
-use tare_engine::schedule::{Schedule, Share};
+use tare_driver::{Driver, Waker};
+use tare_engine::http::client::{HttpClient, HttpSpec, Late};
 use tare_engine::server::worker::http::{
     Arrivals, HttpArrival, HttpServer, HttpSettings, StampClock, inbox,
 };
@@ -24,13 +18,11 @@ use tare_engine::worker::{Role, Worker};
 use tare_proto::hello::WaitMode;
 use tare_proto::http1::request::{RequestSpec, Requests};
 use tare_proto::http1::status::StatusSet;
-use tare_stats::histogram::{Extent, Recording, RecordingSpec};
 use tare_units::control::Interrupt;
 use tare_units::{Instant, Nanos};
 
-use super::{Progress, Shared, alone, ask, count};
-
-const INTERVAL: Nanos = Nanos::from_millis(100);
+use super::{LENGTH, Progress, Shared, TIMEOUT, WAKEUP, WARMUP};
+use super::{alone, ask, count, epoll, if_uring, recording};
 
 #[derive(Debug, Clone, Copy)]
 struct Case {
@@ -81,25 +73,18 @@ impl Case {
             reconnect_on_error: false,
             expect: StatusSet::default(),
             late: Late::Queue,
-            timeout: Nanos::from_secs(10),
-            connect_timeout: Nanos::from_secs(10),
+            timeout: TIMEOUT,
+            connect_timeout: TIMEOUT,
             connects_at_once: 256,
             connect_gap: Nanos::ZERO,
-            warmup: Nanos::from_millis(50),
-            duration: Some(Nanos::from_secs(60)),
+            warmup: WARMUP,
+            duration: Some(LENGTH),
             count: None,
             wait: self.wait,
-            wakeup: Nanos::from_micros(50),
+            wakeup: WAKEUP,
         };
-        let recording = Recording::new(RecordingSpec {
-            extent: Extent::Time(Nanos::from_secs(60)),
-            interval: INTERVAL,
-            open_loop: self.rate_per_s.is_some(),
-        });
-        let schedule = self
-            .rate_per_s
-            .map(|rate| Schedule::constant(rate, Share::WHOLE).expect("a legal rate"));
-        let progress = Progress(Arc::clone(shared));
+        let (recording, schedule) = recording(self.rate_per_s);
+        let progress = Progress { shared: Arc::clone(shared), unit: 1 };
         HttpClient::new(spec, recording, schedule, 0, progress, Interrupt::default())
     }
 }
@@ -197,14 +182,10 @@ fn check<D: Driver<Socket = OwnedFd>>(open: fn() -> D) {
 
 #[test]
 fn nothing_is_allocated_by_http_on_epoll() {
-    check(|| EpollDriver::new().expect("epoll is there"));
+    check(epoll);
 }
 
 #[test]
 fn nothing_is_allocated_by_http_on_uring() {
-    if let Err(error) = probe::choose(BackendChoice::Only(Backend::Uring)) {
-        crate::util::left_out(&error.to_string());
-        return;
-    }
-    check(|| UringDriver::new().expect("the probe says that it works"));
+    if_uring(check);
 }

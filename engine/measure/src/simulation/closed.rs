@@ -6,7 +6,7 @@ use tare_stats::histogram::Added;
 
 #[test]
 fn every_round_trip_is_twice_the_latency() {
-    for setup in Setup::both(|_| {}) {
+    for setup in Setup::default().over_both() {
         let results = setup.run();
         // 100 ms hold 500 round trips; the last was sent before the end.
         assert_eq!((results.operations().sent, results.ends()), (500, (500, 0)));

@@ -106,7 +106,7 @@ fn an_interrupt_drains_and_leaves_a_partial_result() {
 
 #[test]
 fn an_interrupt_of_a_stalled_run_does_not_wait_for_the_timeout() {
-    for setup in Setup::both(|setup| setup.timeout = secs(20)) {
+    for setup in (Setup { timeout: secs(20), ..Setup::default() }).over_both() {
         let mut world = setup.started();
         let from = world.started_at + Nanos(10_050_000);
         world.server.frozen = Some((from, Instant::FAR_FUTURE));
@@ -124,7 +124,7 @@ fn an_interrupt_of_a_stalled_run_does_not_wait_for_the_timeout() {
 
 #[test]
 fn an_interrupt_of_the_warm_up_measures_nothing() {
-    for setup in Setup::both(|setup| setup.warmup = SECOND) {
+    for setup in (Setup { warmup: SECOND, ..Setup::default() }).over_both() {
         let mut world = setup.started();
         world.run_to(ms(10));
         world.interrupt.raise();
@@ -202,7 +202,7 @@ fn a_connection_for_each_operation() {
 
 #[test]
 fn a_refusal_names_its_reason_and_measures_nothing() {
-    for setup in Setup::both(|setup| setup.sessions_max = 0) {
+    for setup in (Setup { sessions_max: 0, ..Setup::default() }).over_both() {
         let results = setup.run();
         assert_eq!(results.operations().sent, 0);
         assert_eq!(results.errors("handshake", "refused"), 1);

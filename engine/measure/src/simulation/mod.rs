@@ -160,16 +160,11 @@ impl Setup {
         Self { rate_per_s: Some(rate_per_s), ..Self::default() }
     }
 
-    /// The same over both transports, for what holds on either.
+    /// The same over both transports, for what holds on either. Over UDP there are no connections
+    /// that could be made for each operation.
     fn over_both(self) -> [Self; 2] {
-        [Transport::Tcp, Transport::Udp].map(|transport| Self { transport, ..self.clone() })
-    }
-
-    fn both(change: impl Fn(&mut Self)) -> [Self; 2] {
-        [Self::default(), Self::udp()].map(|mut setup| {
-            change(&mut setup);
-            setup
-        })
+        let udp = Self { transport: Transport::Udp, connect_each: false, ..self.clone() };
+        [self, udp]
     }
 
     fn hello(&self) -> Hello {

@@ -93,11 +93,9 @@ fn a_stall_of_the_server_shows_in_full_in_the_response_times() {
 fn with_too_few_connections_what_was_due_and_never_sent_is_counted() {
     // One connection carries 200 in 1 s; 1,000 are due. It is free again at the very end of the
     // phase, for one more.
-    for setup in Setup::both(|setup| {
-        setup.wire.latency = us(2_500);
-        setup.rate_per_s = Some(1_000.0);
-        setup.duration = SECOND;
-    }) {
+    let wire = SimConfig { latency: us(2_500), ..SimConfig::default() };
+    let setup = Setup { wire, duration: SECOND, ..Setup::at(1_000.0) };
+    for setup in setup.over_both() {
         let results = setup.run();
         let Operations { due, completed, unsent_at_end, .. } = results.operations();
         assert_eq!((due, completed, unsent_at_end), (1_000, 201, 799));

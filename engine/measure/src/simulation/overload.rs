@@ -73,21 +73,15 @@ fn a_server_that_holds_each_request_is_named_with_how_long() {
 fn round_trips_that_take_no_longer_for_many_lack_connections() {
     for connect_each in [false, true] {
         for (connections, warmup) in pairs([1, 4, 20], [0, 50]) {
-            for setup in Setup::both(|setup| {
-                setup.connect_each = connect_each && setup.transport == Transport::Tcp;
-                setup.connections = connections;
-                setup.warmup = ms(warmup);
-                setup.rate_per_s = Some(f64::from(connections) * 20_000.0);
-            }) {
+            let setup = Setup { connect_each, connections, warmup: ms(warmup), ..Setup::default() };
+            let rate_per_s = Some(f64::from(connections) * 20_000.0);
+            for setup in (Setup { rate_per_s, ..setup }).over_both() {
                 assert_blamed(&setup, &setup.run(), "the connections, 100 %");
             }
         }
         // So many as are advised reach the rate.
-        for setup in Setup::both(|setup| {
-            setup.connect_each = connect_each && setup.transport == Transport::Tcp;
-            setup.connections = 32;
-            setup.rate_per_s = Some(8_000.0);
-        }) {
+        let setup = Setup { connect_each, connections: 32, ..Setup::at(8_000.0) };
+        for setup in setup.over_both() {
             assert_eq!(cause_of(&setup, &setup.run()), None, "{setup:?}");
         }
     }
@@ -116,13 +110,9 @@ fn what_is_lost_is_to_blame_where_connections_waited_for_it() {
     };
     assert_blamed(&lossy, &lossy.run(), "the path or the server, ");
     // Nothing comes back from the middle on.
-    for setup in Setup::both(|setup| {
-        setup.connect_each = setup.transport == Transport::Tcp;
-        setup.connections = 4;
-        setup.rate_per_s = Some(1_000.0);
-        setup.duration = SECOND;
-        setup.timeout = ms(100);
-    }) {
+    let setup = Setup { connect_each: true, connections: 4, ..Setup::at(1_000.0) };
+    let setup = Setup { duration: SECOND, timeout: ms(100), ..setup };
+    for setup in setup.over_both() {
         let mut world = setup.started();
         world.run_to(ms(500));
         world.net.partition();

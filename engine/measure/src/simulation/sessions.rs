@@ -8,7 +8,8 @@ const LINGER: Nanos = SECOND;
 
 #[test]
 fn sessions_end_with_their_client() {
-    for setup in Setup::both(|setup| setup.connections = 3) {
+    let setup = Setup { connections: 3, ..Setup::default() };
+    for setup in setup.over_both() {
         let mut world = setup.started();
         assert_eq!(world.server.sessions(), 3);
         world.run_until(World::is_finished);
@@ -22,10 +23,9 @@ fn sessions_end_with_their_client() {
 #[test]
 fn a_silent_session_is_closed_and_its_client_fails() {
     let idle = secs(2);
-    for setup in Setup::both(|setup| {
-        setup.limits.idle = idle;
-        setup.timeout = ms(200);
-    }) {
+    let limits = SessionLimits { idle, ..FOR_EVER };
+    let setup = Setup { limits, timeout: ms(200), ..Setup::default() };
+    for setup in setup.over_both() {
         let mut world = setup.world();
         world.run_until(|world| world.client().is_ready());
         assert_eq!(world.server.sessions(), 1);
@@ -44,11 +44,9 @@ fn a_silent_session_is_closed_and_its_client_fails() {
 
 #[test]
 fn a_session_lives_no_longer_than_allowed() {
-    for setup in Setup::both(|setup| {
-        setup.limits.duration = ms(500);
-        setup.duration = secs(10);
-        setup.timeout = ms(100);
-    }) {
+    let limits = SessionLimits { duration: ms(500), ..FOR_EVER };
+    let setup = Setup { limits, duration: secs(10), timeout: ms(100), ..Setup::default() };
+    for setup in setup.over_both() {
         let mut world = setup.started();
         world.run_until(|world| world.server.sessions() == 0);
         assert!(world.now() <= ms(800) + LINGER, "{}", world.now());
@@ -64,11 +62,9 @@ fn a_session_lives_no_longer_than_allowed() {
 
 #[test]
 fn a_client_that_is_gone_leaves_nothing_behind() {
-    for setup in Setup::both(|setup| {
-        setup.connections = 2;
-        setup.limits.idle = secs(2);
-        setup.duration = secs(3_600);
-    }) {
+    let limits = SessionLimits { idle: secs(2), ..FOR_EVER };
+    let setup = Setup { limits, connections: 2, duration: secs(3_600), ..Setup::default() };
+    for setup in setup.over_both() {
         // Killed, when the kernel closes its sockets; or vanished without a word.
         for vanishes in [false, true] {
             let mut world = setup.started();

@@ -317,7 +317,8 @@ fn a_client_that_is_restarted_on_the_same_port_is_heard() {
 
 #[test]
 fn the_meter_is_read_once_for_all_that_end_together() {
-    for setup in Setup::both(|setup| setup.connections = 50) {
+    let setup = Setup { connections: 50, ..Setup::default() };
+    for setup in setup.over_both() {
         let mut world = setup.started();
         world.run_until(World::is_finished);
         assert!((1..=3).contains(&world.server.reads()), "read {} times", world.server.reads());
