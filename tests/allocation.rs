@@ -38,7 +38,13 @@ use tare_units::text::Id;
 const SETTLED: u64 = 100;
 const COUNTED: u64 = 1_000;
 
-/// What both ends see of the run.
+const WARMUP: Nanos = Nanos::from_millis(50);
+/// Longer than a run takes that counts.
+const LENGTH: Nanos = Nanos::from_secs(60);
+const TIMEOUT: Nanos = Nanos::from_secs(10);
+const WAKEUP: Nanos = Nanos::from_micros(50);
+const INTERVAL: Nanos = Nanos::from_millis(100);
+
 #[derive(Debug, Default)]
 struct Shared {
     completed: AtomicU64,
@@ -58,33 +64,35 @@ impl Shared {
     }
 }
 
-/// Shows the client's progress to the server's thread.
-struct Progress(Arc<Shared>);
+/// Shows the client's progress to the server's thread, in operations or in units of so many bytes.
+struct Progress {
+    shared: Arc<Shared>,
+    unit: u64,
+}
 
 impl ProgressSink for Progress {
     fn phase(&mut self, _: Phase) {}
 
     fn counts(&mut self, completed: u64, _: u64) {
-        self.0.completed.store(completed, Ordering::Relaxed);
+        self.shared.completed.store(completed / self.unit, Ordering::Relaxed);
     }
 
     fn measure_begins(&mut self) {
-        self.0.measuring.store(true, Ordering::Relaxed);
+        self.shared.measuring.store(true, Ordering::Relaxed);
     }
 
     fn measure_ends(&mut self) {
-        self.0.measuring.store(false, Ordering::Relaxed);
+        self.shared.measuring.store(false, Ordering::Relaxed);
     }
 }
 
-/// Lets everyone in.
-struct Door {
+struct Admission {
     shared: Arc<Shared>,
     inbox: Sender<Admitted<OwnedFd, ()>>,
     waker: Waker,
 }
 
-impl Dispatch<OwnedFd> for Door {
+impl Dispatch<OwnedFd> for Admission {
     type Admission = Accept;
 
     fn admit(&mut self, hello: &Hello, _: Option<SocketAddr>) -> Result<Accept, Refuse> {
@@ -113,7 +121,6 @@ impl Dispatch<OwnedFd> for Door {
     }
 }
 
-/// Measures nothing.
 struct Idle(Arc<Shared>);
 
 impl Meter for Idle {
@@ -130,17 +137,20 @@ impl Meter for Idle {
     }
 }
 
-/// One kind of run.
 trait Kind: Debug + Copy + Sync {
     /// The role of its client.
     type Client: ClientRole + Send;
 
-    fn client(&self, to: SocketAddr, shared: &Arc<Shared>) -> Self::Client;
+    fn client(&self, to: SocketAddr, progress: Progress) -> Self::Client;
+
+    /// What progress is counted in.
+    fn unit_bytes(&self) -> u64 {
+        1
+    }
 
     fn wait(&self) -> WaitMode;
 }
 
-/// A ping-pong.
 #[derive(Debug, Clone, Copy)]
 struct Case {
     transport: Transport,
@@ -190,7 +200,7 @@ impl Case {
             boot_id: None,
             cpus: Vec::new(),
             server_delay_ns: 0,
-            timeout_ns: Nanos::from_secs(10).0,
+            timeout_ns: TIMEOUT.0,
             stream: None,
             gap_ns: 0,
             request_follows: false,
@@ -207,24 +217,25 @@ impl Kind for Case {
         self.wait
     }
 
-    fn client(&self, to: SocketAddr, shared: &Arc<Shared>) -> Client<Progress> {
-        let session = SessionSpec::new(to, self.hello(), None, Nanos::from_secs(10), 1);
+    fn client(&self, to: SocketAddr, progress: Progress) -> Client<Progress> {
+        let session = SessionSpec::new(to, self.hello(), None, TIMEOUT, 1);
         let plan = LoopPlan {
-            warmup: Nanos::from_millis(50),
-            duration: Some(Nanos::from_secs(60)),
+            warmup: WARMUP,
+            duration: Some(LENGTH),
             count: None,
-            timeout: Nanos::from_secs(10),
-            interval: Nanos::from_millis(100),
-            wakeup: Nanos::from_micros(50),
+            timeout: TIMEOUT,
+            interval: INTERVAL,
+            wakeup: WAKEUP,
             slots: self.connections,
             depth: 1,
         };
-        let arrivals = self
-            .rate_per_s
-            .map(|rate| Schedule::constant(rate, Share::WHOLE).expect("a legal rate"));
-        let progress = Progress(Arc::clone(shared));
-        Client::new(session, plan, arrivals, progress, Interrupt::default())
+        Client::new(session, plan, schedule(self.rate_per_s), progress, Interrupt::default())
     }
+}
+
+/// When a client sends: in open loop at a rate, or else in closed loop.
+fn schedule(rate_per_s: Option<f64>) -> Option<Schedule> {
+    rate_per_s.map(|rate| Schedule::constant(rate, Share::WHOLE).expect("a legal rate"))
 }
 
 /// Counts what the thread allocates from the settled to the counted operation.
@@ -292,23 +303,24 @@ where
     thread::scope(|scope| {
         let (ours, theirs) = (Arc::clone(&shared), Arc::clone(&datagrams));
         let server = scope.spawn(move || serve(open(), admitted, &waker_tx, theirs, &ours));
-        let door = Door {
+        let admission = Admission {
             shared: Arc::clone(&shared),
             inbox,
             waker: waker.recv().expect("the worker starts"),
         };
         scope.spawn(move || {
-            let mut driver = EpollDriver::new().expect("epoll is there");
-            let mut front = Acceptor::new(door, None, datagrams, Nanos::from_secs(30));
+            let mut driver = epoll();
+            let mut front = Acceptor::new(admission, None, datagrams, Nanos::from_secs(30));
             let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
             let bound = front.listen(&mut driver, any).expect("a free port");
             address_tx.send(bound).expect("the test waits for it");
             Worker::new(driver, MonotonicClock, front)
-                .run_until(<Acceptor<Door> as Role<EpollDriver>>::is_finished)
+                .run_until(<Acceptor<Admission> as Role<EpollDriver>>::is_finished)
                 .expect("the driver works");
         });
         let to = address.recv().expect("the front listens");
-        let client = case.client(to, &shared);
+        let progress = Progress { shared: Arc::clone(&shared), unit: case.unit_bytes() };
+        let client = case.client(to, progress);
         let client = scope.spawn(|| ask(open(), client, case.wait(), &shared));
         let asked = client.join().expect("no panic");
         shared.over.store(true, Ordering::Relaxed);
@@ -334,26 +346,26 @@ where
     }
 }
 
-fn check_on_epoll<K: Kind<Client: Role<EpollDriver>>>(cases: &[K]) {
-    check(cases, || EpollDriver::new().expect("epoll is there"));
+fn epoll() -> EpollDriver {
+    EpollDriver::new().expect("epoll is there")
 }
 
-fn check_on_uring<K: Kind<Client: Role<UringDriver>>>(cases: &[K]) {
-    if let Err(error) = probe::choose(BackendChoice::Only(Backend::Uring)) {
-        crate::util::left_out(&error.to_string());
-        return;
+/// Where io_uring works; else the test is left out.
+fn if_uring(check: impl FnOnce(fn() -> UringDriver)) {
+    match probe::choose(BackendChoice::Only(Backend::Uring)) {
+        Ok(_) => check(|| UringDriver::new().expect("the probe says that it works")),
+        Err(error) => crate::util::left_out(&error.to_string()),
     }
-    check(cases, || UringDriver::new().expect("the probe says that it works"));
 }
 
 #[test]
 fn nothing_is_allocated_while_measuring_on_epoll() {
-    check_on_epoll(CASES);
+    check(CASES, epoll);
 }
 
 #[test]
 fn nothing_is_allocated_while_measuring_on_uring() {
-    check_on_uring(CASES);
+    if_uring(|uring| check(CASES, uring));
 }
 
 #[test]

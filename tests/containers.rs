@@ -8,31 +8,14 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::util::{Job, Ran, eventually, is_root, left_out, tare};
+use crate::lab::{UNAVAILABLE, script, unless_unavailable};
+use crate::util::{Job, array, eventually, figure, is_root};
 
-/// What the scripts exit with where this machine cannot run them.
-const UNAVAILABLE: i32 = 77;
-
-fn script(name: &str, words: &str) -> Command {
-    let mut command = Command::new(format!("{}/scripts/{name}", env!("CARGO_MANIFEST_DIR")));
-    command.args(words.split_whitespace());
-    for variable in ["TARE_SECRET", "TARE_LAB_NET", "TARE_LAB_PORT", "XDG_RUNTIME_DIR"] {
-        command.env_remove(variable);
-    }
+fn container_lab(line: &str) -> Command {
+    let mut command = script("container-lab", line);
     // A daemon that runs anyway is somebody's: containers of a test do not belong into it.
     command.env("TARE_LAB_DOCKER", "own");
-    command.env("TARE", tare().get_program());
     command
-}
-
-/// What it printed; none where this machine cannot run it.
-fn unless_unavailable(ran: Ran) -> Option<Ran> {
-    if ran.code == Some(UNAVAILABLE) {
-        assert!(ran.stderr.contains("cannot"), "{ran:#?}");
-        left_out(ran.stderr.trim_end());
-        return None;
-    }
-    Some(ran)
 }
 
 /// The lab of that script is gone: its state, its cgroups, its directory.
@@ -54,8 +37,7 @@ fn each_container_is_found_for_what_it_is() {
         return;
     }
     // The others, and throttling, take longer than a test may: `.ci/run` checks all.
-    let job =
-        Job::start(script("container-lab", "check --arms host,runc,published,seccomp,gvisor?"));
+    let job = Job::start(container_lab("check --arms host,runc,published,seccomp,gvisor?"));
     let pid = job.id();
     let ran = job.wait();
     leaves_nothing(pid);
@@ -69,11 +51,11 @@ fn each_container_is_found_for_what_it_is() {
 }
 
 #[test]
-fn a_container_lab_that_is_told_to_end_goes_with_its_command() {
+fn a_container_lab_that_is_ended_goes_with_its_command() {
     if !is_root("scripts/container-lab") {
         return;
     }
-    let job = Job::start(script("container-lab", "run --arms hostnet -- sleep 60"));
+    let job = Job::start(container_lab("run --arms hostnet -- sleep 60"));
     let pid = job.id();
     let pids = format!("/run/tare-containers/tare-containers-{pid}/pids");
     eventually("its command runs, or it cannot", || {
@@ -89,18 +71,18 @@ fn a_container_lab_that_is_told_to_end_goes_with_its_command() {
 }
 
 #[test]
-fn what_makes_no_sense_is_told_in_a_line() {
+fn what_makes_no_sense_is_refused_in_a_line() {
     for (words, said) in [
         ("up --arms ring", "unknown arm 'ring'"),
         ("run --arms runc", "run takes -- and a command"),
         ("check all", "check takes --arms alone"),
         ("", "what to do?"),
     ] {
-        let ran = Job::start(script("container-lab", words)).wait().exits(2);
+        let ran = Job::start(container_lab(words)).wait().exits(2);
         assert!(ran.stderr.contains(said), "{said:?} not in {ran:#?}");
         assert_eq!(ran.stderr.lines().count(), 1, "{ran:#?}");
     }
-    let mut without = script("container-lab", "check");
+    let mut without = container_lab("check");
     without.env("TARE_STATIC", "/nowhere/tare");
     let ran = Job::start(without).wait().exits(UNAVAILABLE);
     assert_eq!(ran.stderr.lines().count(), 1, "{ran:#?}");
@@ -112,20 +94,13 @@ fn a_comparison_names_the_instances_behind_a_balancer_and_a_translated_port() {
         return;
     }
     for family in ["", "-6"] {
-        let ran = Job::start(script(
-            "lab",
-            &format!(
-                "compare {family} --brief --quiet --format json -- lat --wait block --warmup 10ms"
-            ),
-        ))
-        .wait();
-        let Some(ran) = unless_unavailable(ran) else {
-            continue;
-        };
+        let flags = "--brief --quiet --format json -- lat --wait block --warmup 10ms";
+        let ran = Job::start(script("lab", &format!("compare {family} {flags}"))).wait();
+        let Some(ran) = unless_unavailable(ran) else { continue };
         // So few blocks decide nothing.
         assert!(matches!(ran.code, Some(0 | 5)), "{ran:#?}");
         let report: Value = ran.report();
-        let arms = report["comparison"]["arms"].as_array().unwrap();
+        let arms = array(&report, "/comparison/arms");
         let instances = |name: &str| -> Vec<String> {
             let arm = arms.iter().find(|arm| arm["name"] == name).unwrap();
             serde_json::from_value(arm["instances"].clone()).unwrap()
@@ -136,7 +111,6 @@ fn a_comparison_names_the_instances_behind_a_balancer_and_a_translated_port() {
         let balanced = instances("balanced");
         assert_eq!(balanced.len(), 2, "{balanced:?}");
         assert!(balanced.contains(&direct[0]), "{balanced:?}, {direct:?}");
-        let blocks = report["comparison"]["blocks_done"].as_u64();
-        assert_eq!(blocks, Some(6));
+        assert_eq!(figure(&report, "/comparison/blocks_done"), 6);
     }
 }

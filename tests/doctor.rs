@@ -6,7 +6,7 @@ use std::fs;
 use serde_json::Value;
 
 use crate::netns::Netns;
-use crate::util::{Job, Ran, is_root, run, tare};
+use crate::util::{Job, Ran, program, run, run_line, tare, text, words};
 
 /// Findings of a document that is of its schema, by code.
 #[track_caller]
@@ -20,23 +20,20 @@ fn findings(ran: &Ran) -> BTreeMap<String, Value> {
         validator.iter_errors(&document).map(|e| format!("{e} at {}", e.instance_path())).collect();
     assert!(errors.is_empty(), "{errors:?} in {document:#}");
     let findings = document["findings"].as_array().unwrap().iter();
-    findings
-        .map(|finding| (finding["code"].as_str().unwrap().to_owned(), finding.clone()))
-        .collect()
+    findings.map(|finding| (text(finding, "/code").to_owned(), finding.clone())).collect()
 }
 
 /// Runs it in a shell that has set the limit of descriptors.
 fn limited(descriptors: u32, words: &str) -> Ran {
-    let mut command = std::process::Command::new("sh");
-    let script =
-        format!("ulimit -Sn {descriptors} && ulimit -Hn {descriptors} && exec \"$0\" {words}");
-    command.args(["-c", &script]).arg(tare().get_program());
+    let mut command = program("sh", "-c");
+    let limit = format!("ulimit -Sn {descriptors} && ulimit -Hn {descriptors}");
+    command.arg(format!("{limit} && exec \"$0\" {words}")).arg(tare().get_program());
     Job::start(command).wait()
 }
 
 #[test]
 fn findings_are_of_their_schema() {
-    let ran = run(&["doctor", "loopback", "--look", "50ms", "--format", "json"]).exits(0);
+    let ran = run_line("doctor loopback --look 50ms --format json").exits(0);
     assert_eq!(ran.stderr, "");
     let findings = findings(&ran);
     assert!(findings.len() >= 35, "{}", findings.len());
@@ -49,7 +46,7 @@ fn findings_are_of_their_schema() {
 }
 
 #[test]
-fn every_format_tells_the_same_findings() {
+fn every_format_has_the_same_findings() {
     let codes = ["governor", "irqs", "cpu-quota", "conntrack", "busy-poll"];
     for format in ["text", "markdown"] {
         let ran = run(&["doctor", "--look", "10ms", "--format", format]).exits(0);
@@ -79,48 +76,37 @@ fn cpus_are_those_asked_for() {
     let cpu = fs::read_to_string("/proc/self/status").unwrap();
     let allowed = cpu.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
     let first = allowed.trim().split(['-', ',']).next().unwrap();
-    let words = ["doctor", "--cpus", first, "--look", "10ms", "--format", "json"];
-    let ran = run(&words).exits(0);
+    let line = format!("doctor --cpus {first} --look 10ms --format json");
+    let ran = run_line(&line).exits(0);
     let document: Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!(document["cpus"], serde_json::json!([first.parse::<u32>().unwrap()]));
 }
 
 /// Every sysctl, interrupt's affinity and CPU setting that it reads, as they stand.
 fn settings() -> BTreeMap<String, String> {
-    let mut files: Vec<String> = [
-        "/proc/sys/net/core/busy_poll",
-        "/proc/sys/net/core/busy_read",
-        "/proc/sys/net/core/netdev_budget",
-        "/proc/sys/net/core/netdev_max_backlog",
-        "/proc/sys/net/ipv4/ip_local_port_range",
-        "/proc/sys/net/netfilter/nf_conntrack_max",
-        "/proc/sys/kernel/io_uring_disabled",
-        "/proc/sys/kernel/numa_balancing",
-        "/proc/self/limits",
-        "/sys/kernel/mm/transparent_hugepage/enabled",
-        "/sys/devices/system/clocksource/clocksource0/current_clocksource",
-        "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor",
-        "/dev/cpu_dma_latency",
-    ]
-    .map(str::to_owned)
-    .into();
+    let net = "core/busy_poll core/busy_read core/netdev_budget core/netdev_max_backlog \
+               ipv4/ip_local_port_range netfilter/nf_conntrack_max";
+    let others = "/proc/sys/kernel/io_uring_disabled /proc/sys/kernel/numa_balancing \
+                  /proc/self/limits /sys/kernel/mm/transparent_hugepage/enabled \
+                  /sys/devices/system/clocksource/clocksource0/current_clocksource \
+                  /sys/devices/system/cpu/cpu0/cpufreq/scaling_governor /dev/cpu_dma_latency";
+    let mut files: Vec<String> =
+        words(net).iter().map(|name| format!("/proc/sys/net/{name}")).collect();
+    files.extend(words(others).into_iter().map(str::to_owned));
     for directory in ["/proc/irq", "/sys/class/net"] {
         let names = fs::read_dir(directory).into_iter().flatten().flatten();
         for name in names.map(|entry| entry.path().display().to_string()) {
-            files.push(format!("{name}/smp_affinity_list"));
-            files.push(format!("{name}/gro_flush_timeout"));
-            files.push(format!("{name}/mtu"));
+            let settings = ["smp_affinity_list", "gro_flush_timeout", "mtu"];
+            files.extend(settings.map(|setting| format!("{name}/{setting}")));
         }
     }
-    files
-        .into_iter()
-        // Devices come and go with the namespaces of other tests.
-        .filter(|file| !file.contains("/net/t"))
-        .filter_map(|file| {
-            let bytes = fs::read(&file).ok()?;
-            Some((file, String::from_utf8_lossy(&bytes).into_owned()))
-        })
-        .collect()
+    // Devices come and go with the namespaces of other tests.
+    let files = files.into_iter().filter(|file| !file.contains("/net/t"));
+    let read = |file: String| {
+        let bytes = fs::read(&file).ok()?;
+        Some((file, String::from_utf8_lossy(&bytes).into_owned()))
+    };
+    files.filter_map(read).collect()
 }
 
 #[test]
@@ -133,32 +119,29 @@ fn nothing_is_changed() {
 
 #[test]
 fn a_place_without_routes_is_examined_all_the_same() {
-    if !is_root("a network namespace") {
-        return;
-    }
-    let place = Netns::make();
-    let words = ["doctor", "--look", "10ms", "--format", "json"];
-    let ran = Job::start(place.tare(&words)).wait().exits(0);
-    let found = findings(&ran);
+    let Some(place) = Netns::if_root() else { return };
+    let flags = "--look 10ms --format json";
+    let examined = |target: &str| {
+        let line = format!("doctor {target} {flags}");
+        findings(&Job::start(place.tare(&words(&line))).wait().exits(0))
+    };
+    let found = examined("");
     assert_eq!(found["route"]["level"], "unknown");
-    let why = found["route"]["what"].as_str().unwrap();
+    let why = text(&found["route"], "/what");
     assert!(why.contains("no default route"), "{why}");
     // To the other end of its link there is one.
-    let words = [&["doctor", place.outer.as_str()], &words[1..]].concat();
-    let ran = Job::start(place.tare(&words)).wait().exits(0);
-    let found = findings(&ran);
-    let route = found["route"]["what"].as_str().unwrap();
+    let found = examined(&place.outer);
+    let route = text(&found["route"], "/what");
     assert!(route.starts_with("inner, to "), "{route}");
     assert_eq!(found["path-mtu"]["value"], 1_500.0);
     // A route that takes less says so.
     let narrow = format!("ip route add {}/32 dev inner mtu 1300", place.outer);
-    let ran = Job::start(place.tare_after(&narrow, &words)).wait().exits(0);
-    let found = findings(&ran);
+    let line = format!("doctor {} {flags}", place.outer);
+    let found = findings(&Job::start(place.tare_after(&narrow, &words(&line))).wait().exits(0));
     assert_eq!(found["path-mtu"]["level"], "note");
     assert_eq!(found["path-mtu"]["value"], 1_300.0);
     // And a host that no route leads to is no error: everything else was looked at.
-    let words = [&["doctor", "203.0.113.9"], &words[2..]].concat();
-    let ran = Job::start(place.tare(&words)).wait().exits(0);
-    let why = findings(&ran)["route"]["what"].clone();
-    assert!(why.as_str().unwrap().starts_with("no route to 203.0.113.9"), "{why}");
+    let found = examined("203.0.113.9");
+    let why = text(&found["route"], "/what");
+    assert!(why.starts_with("no route to 203.0.113.9"), "{why}");
 }

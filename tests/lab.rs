@@ -10,26 +10,35 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::util::{Job, Ran, eventually, figure, is_root, left_out, tare};
+use crate::util::{Job, Ran, array, eventually, figure, is_root, left_out, tare, text, words};
 
-/// What `scripts/lab` exits with where the kernel cannot make a topology.
-const UNAVAILABLE: i32 = 77;
+/// What the scripts exit with where this machine, or its kernel, cannot run them.
+pub(crate) const UNAVAILABLE: i32 = 77;
 
-fn script(name: &str) -> Command {
+/// A script with the words of a line, and with nothing of the caller's environment that it would
+/// heed.
+pub(crate) fn script(name: &str, line: &str) -> Command {
     let mut command = Command::new(format!("{}/scripts/{name}", env!("CARGO_MANIFEST_DIR")));
-    for variable in
-        ["TARE_SECRET", "TARE_SERVE_ARGS", "TARE_LAB_NET", "TARE_LAB_PORT", "XDG_RUNTIME_DIR"]
-    {
+    let variables = "TARE_SECRET TARE_SERVE_ARGS TARE_LAB_NET TARE_LAB_PORT XDG_RUNTIME_DIR";
+    for variable in words(variables) {
         command.env_remove(variable);
     }
-    command.env("TARE", tare().get_program());
+    command.args(words(line)).env("TARE", tare().get_program());
     command
 }
 
-fn lab(words: &str) -> Command {
-    let mut command = script("lab");
-    command.args(words.split_whitespace());
-    command
+/// What a script printed; none where this machine cannot run it.
+pub(crate) fn unless_unavailable(ran: Ran) -> Option<Ran> {
+    if ran.code == Some(UNAVAILABLE) {
+        assert!(ran.stderr.contains("cannot"), "{ran:#?}");
+        left_out(ran.stderr.trim_end());
+        return None;
+    }
+    Some(ran)
+}
+
+fn lab(line: &str) -> Command {
+    script("lab", line)
 }
 
 fn ran(command: Command) -> Ran {
@@ -59,19 +68,19 @@ fn traces_of(pid: u32) -> Vec<String> {
     let lab = format!("tare-lab-{pid}");
     let namespaces = fs::read_dir("/run/netns").into_iter().flatten().flatten();
     let namespaces = namespaces.map(|entry| entry.file_name().into_string().unwrap());
-    let of_lab = format!("{lab}-");
-    let mut traces: Vec<_> = namespaces.filter(|name| name.starts_with(&of_lab)).collect();
-    for path in [format!("/run/tare-lab/{lab}"), format!("/sys/class/net/tl{pid}")] {
-        if Path::new(&path).exists() {
-            traces.push(path);
-        }
-    }
-    traces
+    let namespaces = namespaces.filter(|name| name.starts_with(&format!("{lab}-")));
+    let paths = [format!("/run/tare-lab/{lab}"), format!("/sys/class/net/tl{pid}")];
+    namespaces.chain(paths.into_iter().filter(|path| Path::new(path).exists())).collect()
 }
 
 #[track_caller]
 fn leaves_nothing(pid: u32) {
     assert_eq!(traces_of(pid), [""; 0]);
+}
+
+/// The processes that a lab has written down so far, a line for each.
+fn noted(pid: u32) -> String {
+    fs::read_to_string(format!("/run/tare-lab/tare-lab-{pid}/pids")).unwrap_or_default()
 }
 
 /// The reports of a run over TCP and one over UDP in this lab; none where the kernel cannot make
@@ -87,12 +96,9 @@ fn measure(topology: &str, flags: &str) -> Option<Vec<Value>> {
     let pid = job.id();
     let ran = job.wait();
     leaves_nothing(pid);
-    if ran.code == Some(UNAVAILABLE) {
-        assert!(ran.stderr.contains("this kernel cannot make it"), "{ran:#?}");
-        left_out(&format!("{topology}: {}", ran.stderr.trim_end()));
-        return None;
-    }
-    let ran = ran.exits(0);
+    let is_made = ran.code != Some(UNAVAILABLE);
+    assert!(is_made || ran.stderr.contains("this kernel cannot make it"), "{ran:#?}");
+    let ran = unless_unavailable(ran)?.exits(0);
     let reports = serde_json::Deserializer::from_str(&ran.stdout).into_iter();
     let reports: Vec<Value> = reports.map(Result::unwrap).collect();
     assert_eq!(reports.len(), 2, "{ran:#?}");
@@ -106,15 +112,14 @@ fn every_topology_is_measured(flags: &str, begin: &str) {
         return;
     }
     let topologies = ran(lab("topologies")).exits(0).stdout;
-    let topologies: Vec<_> = topologies.lines().collect();
-    let expected = ["veth", "bridge", "dnat", "routed", "vxlan", "macvlan", "balanced"];
-    assert_eq!(topologies, expected);
+    let topologies = words(&topologies);
+    assert_eq!(topologies, words("veth bridge dnat routed vxlan macvlan balanced"));
     for topology in topologies {
         for report in measure(topology, flags).into_iter().flatten() {
             let result = &report["results"][0];
             assert_eq!(figure(result, "/operations/completed"), 200, "{topology}");
             assert_eq!(figure(result, "/operations/timed_out"), 0, "{topology}");
-            let target = report["plan"]["target"].as_str().unwrap();
+            let target = text(&report, "/plan/target");
             assert!(target.starts_with(begin), "{topology}: {target}");
             // The server listens on 7117 alone: at 30117 it is reached through the translation
             // only.
@@ -122,8 +127,7 @@ fn every_topology_is_measured(flags: &str, begin: &str) {
             let port = if is_published { ":30117" } else { ":7117" };
             assert!(target.ends_with(port), "{topology}: {target}");
             let servers = if topology == "balanced" { 2 } else { 1 };
-            let instances = result["instances"].as_array().unwrap();
-            assert_eq!(instances.len(), servers, "{topology}: {instances:?}");
+            assert_eq!(array(result, "/instances").len(), servers, "{topology}: {result:#}");
             let device = &report["environment"]["client"]["device"];
             let mtu = match (topology, flags) {
                 ("vxlan", "") => 1450,
@@ -154,16 +158,14 @@ fn what_a_killed_lab_left_behind_is_named_and_taken_down() {
     for (topology, processes) in [("veth", 0), ("balanced", 1), ("veth", 2), ("balanced", 3)] {
         let job = Job::start(lab(&format!("run {topology} -- sleep 60")));
         let pid = job.id();
-        let pids = format!("/run/tare-lab/tare-lab-{pid}/pids");
-        let noted = || fs::read_to_string(&pids).unwrap_or_default();
         eventually("the lab is that far up", || {
-            noted().lines().count() >= processes && !traces_of(pid).is_empty()
+            noted(pid).lines().count() >= processes && !traces_of(pid).is_empty()
         });
         job.signal(Signal::SIGKILL);
         let check = ran(lab("check")).exits(1);
         let name = format!("tare-lab-{pid}");
         assert!(check.stderr.contains(&name), "{name}: {check:#?}");
-        let noted = noted();
+        let noted = noted(pid);
         ran(lab(&format!("down {name}"))).exits(0);
         leaves_nothing(pid);
         for line in noted.lines() {
@@ -182,16 +184,13 @@ fn has_ended(pid: &str) -> bool {
 }
 
 #[test]
-fn a_lab_that_is_told_to_end_goes_with_its_command() {
+fn a_lab_that_is_ended_goes_with_its_command() {
     if !is_root("scripts/lab") {
         return;
     }
     let job = Job::start(lab("run bridge -- sleep 60"));
     let pid = job.id();
-    let pids = format!("/run/tare-lab/tare-lab-{pid}/pids");
-    eventually("its command runs", || {
-        fs::read_to_string(&pids).is_ok_and(|text| text.lines().count() == 2)
-    });
+    eventually("its command runs", || noted(pid).lines().count() == 2);
     job.signal(Signal::SIGTERM);
     job.wait().exits(128 + Signal::SIGTERM as i32);
     leaves_nothing(pid);
@@ -242,12 +241,9 @@ fn the_table_has_a_row_per_size_and_a_column_per_path() {
     let (directory, _) = program("tare", MADE_UP_BANDWIDTH);
     let record = directory.path().join("table.json");
     let (_ip, path) = program("ip", WITHOUT_MACVLAN);
-    let mut command = script("lab-table");
-    command.args(
-        "--brief --rounds 2 --wait block --sizes 64:4K:*64 --paths host,bridge,macvlan --json"
-            .split(' '),
-    );
-    command.arg(&record).env("PATH", path);
+    let flags = "--brief --rounds 2 --wait block --sizes 64:4K:*64 --paths host,bridge,macvlan";
+    let mut command = script("lab-table", flags);
+    command.arg("--json").arg(&record).env("PATH", path);
     command.env("REAL_TARE", tare().get_program()).env("TARE", directory.path().join("tare"));
     let ran = ran(command).exits(1);
     assert_eq!(ran.stderr, "", "no progress but on a terminal");
@@ -270,11 +266,7 @@ fn the_table_has_a_row_per_size_and_a_column_per_path() {
         assert!(ran.stdout.contains(line), "{line:?} not in {ran:#?}");
     }
     let record: Value = serde_json::from_str(&fs::read_to_string(&record).unwrap()).unwrap();
-    let failed = record["failed"].as_array().unwrap();
-    assert_eq!(failed.len(), 2, "{ran:#?}");
-    let cells = record["cells"].as_array().unwrap();
-    assert_eq!(cells.len(), 4);
-    for cell in cells {
-        assert_eq!(cell["rounds"]["p50_ns"].as_array().unwrap().len(), 2, "{cell}");
-    }
+    assert_eq!(array(&record, "/failed").len(), 2, "{ran:#?}");
+    let rounds = array(&record, "/cells").iter().map(|cell| array(cell, "/rounds/p50_ns").len());
+    assert!(rounds.eq([2; 4]), "{record:#}");
 }

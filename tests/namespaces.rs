@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::netns::{Netns, ip};
-use crate::util::{Job, backends, eventually, figure, is_root, lat};
+use crate::util::{Job, array, backends, eventually, figure, is_root, lat, on_backends};
 
 #[test]
 fn what_a_killed_run_left_behind_is_named_at_the_next_start() {
@@ -56,29 +56,27 @@ fn veth_is_made_for_the_run_and_undone() {
     if !is_root("tare lat veth") {
         return;
     }
+    for (backend, proto) in on_backends(["tcp", "udp"]) {
+        let flags = format!("-d 20s --warmup 0 --wait block --proto {proto} --backend {backend}");
+        let client = Job::lat("veth", &flags);
+        client.is_measuring();
+        let pid = client.id();
+        let [link] = &journal_of(pid)[..] else {
+            panic!("{:?} of {:?}", journal_of(pid), links_of_tare());
+        };
+        assert!(links_of_tare().contains(link));
+        client.signal(Signal::SIGINT);
+        let report = client.wait().exits(130).report();
+        assert!(figure(&report, "/results/0/operations/completed") > 100);
+        let result = &report["results"][0];
+        assert_eq!(result["instrument"]["server"]["backend"], backend);
+        assert_eq!(report["plan"]["target"], "veth");
+        assert_eq!(report["environment"]["client"]["device"]["name"], *link);
+        assert!(!links_of_tare().contains(link), "{link} is left");
+        assert_eq!(journal_of(pid), [""; 0]);
+    }
     for backend in backends() {
-        for proto in ["tcp", "udp"] {
-            let flags =
-                format!("-d 20s --warmup 0 --wait block --proto {proto} --backend {backend}");
-            let client = Job::lat("veth", &flags);
-            client.is_measuring();
-            let pid = client.id();
-            let [link] = &journal_of(pid)[..] else {
-                panic!("{:?} of {:?}", journal_of(pid), links_of_tare());
-            };
-            assert!(links_of_tare().contains(link));
-            client.signal(Signal::SIGINT);
-            let report = client.wait().exits(130).report();
-            assert!(figure(&report, "/results/0/operations/completed") > 100);
-            let result = &report["results"][0];
-            assert_eq!(result["instrument"]["server"]["backend"], *backend);
-            assert_eq!(report["plan"]["target"], "veth");
-            assert_eq!(report["environment"]["client"]["device"]["name"], *link);
-            assert!(!links_of_tare().contains(link), "{link} is left");
-            assert_eq!(journal_of(pid), [""; 0]);
-        }
-        let flags = format!("-n 200 --wait block --backend {backend}");
-        lat("veth", &flags).exits(0);
+        lat("veth", &format!("-n 200 --wait block --backend {backend}")).exits(0);
     }
 }
 
@@ -104,20 +102,15 @@ fn veth_goes_with_a_run_that_is_killed() {
 
 #[test]
 fn a_server_inside_a_namespace_is_measured_from_outside() {
-    if !is_root("ip netns") {
-        return;
-    }
-    let netns = Netns::make();
+    let Some(netns) = Netns::if_root() else { return };
     let serve = netns.serve();
-    for backend in backends() {
-        for proto in ["tcp", "udp"] {
-            let flags = format!("-n 200 -c 2 --wait block --proto {proto} --backend {backend}");
-            let report = lat(serve.address(), &flags).exits(0).report();
-            assert_eq!(figure(&report, "/results/0/operations/completed"), 200);
-            assert_eq!(report["environment"]["client"]["device"]["name"], netns.name);
-            // One machine, whatever the namespace: its CPUs are shared out.
-            assert_eq!(report["environment"]["servers"].as_array().unwrap().len(), 1);
-        }
+    for (backend, proto) in on_backends(["tcp", "udp"]) {
+        let flags = format!("-n 200 -c 2 --wait block --proto {proto} --backend {backend}");
+        let report = serve.lat(&flags).exits(0).report();
+        assert_eq!(figure(&report, "/results/0/operations/completed"), 200);
+        assert_eq!(report["environment"]["client"]["device"]["name"], netns.name);
+        // One machine, whatever the namespace: its CPUs are shared out.
+        assert_eq!(array(&report, "/environment/servers").len(), 1);
     }
     serve.stops();
 }

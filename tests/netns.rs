@@ -5,13 +5,12 @@ use std::fs;
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::util::{Job, Ran, Serve, tare};
+use serde_json::Value;
 
-/// Runs `ip` with these words to its end.
+use crate::util::{Job, Ran, Serve, array, is_root, program, tare, text, words};
+
 pub(crate) fn ip(words: &str) -> Ran {
-    let mut command = Command::new("ip");
-    command.args(words.split_whitespace());
-    Job::start(command).wait()
+    Job::start(program("ip", words)).wait()
 }
 
 /// A namespace behind a veth pair, made with `ip` and removed when dropped.
@@ -24,6 +23,11 @@ pub(crate) struct Netns {
 }
 
 impl Netns {
+    /// None for those who are not root; the test is left out then.
+    pub(crate) fn if_root() -> Option<Self> {
+        is_root("ip netns").then(Self::make)
+    }
+
     pub(crate) fn make() -> Self {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
@@ -50,7 +54,6 @@ impl Netns {
         made
     }
 
-    /// A command that runs inside.
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new("ip");
         command.env_remove("TARE_SECRET");
@@ -58,7 +61,13 @@ impl Netns {
         command
     }
 
-    /// A command that runs `tare` inside.
+    /// Runs a program inside with the words of a line.
+    pub(crate) fn run(&self, program: &str, line: &str) -> Ran {
+        let mut command = self.command(program);
+        command.args(words(line));
+        Job::start(command).wait().exits(0)
+    }
+
     pub(crate) fn tare(&self, words: &[&str]) -> Command {
         let mut command = self.command(env!("CARGO_BIN_EXE_tare"));
         command.args(words);
@@ -99,9 +108,16 @@ impl Netns {
     pub(crate) fn nft(&self, rules: &str) {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), rules).unwrap();
-        let mut command = self.command("nft");
-        command.arg("-f").arg(file.path());
-        Job::start(command).wait().exits(0);
+        self.run("nft", &format!("-f {}", file.path().display()));
+    }
+
+    /// The packets that the named counters of those rules have seen.
+    pub(crate) fn counters(&self) -> Value {
+        let listed = self.run("nft", "--json list counters").stdout;
+        let listed: Value = serde_json::from_str(&listed).unwrap();
+        let counters = array(&listed, "/nftables").iter().filter_map(|entry| entry.get("counter"));
+        let named = counters.map(|c| (text(c, "/name").to_owned(), c["packets"].clone()));
+        Value::Object(named.collect())
     }
 }
 

@@ -3,19 +3,17 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 
 use serde_json::Value;
 
 use crate::util::{
-    Job, Serve, backends, figure, is_root, lat, left_out, run, tare, test_words, text, warnings,
+    Job, Serve, array, figure, is_root, left_out, on_backends, program, run, text, warnings,
 };
 
 /// What was observed in the only step.
 #[track_caller]
 fn observed(report: &Value) -> &Value {
-    let all = report["results"][0]["observed"].as_array();
-    let all = all.unwrap_or_else(|| panic!("nothing was observed: {report:#}"));
+    let all = array(report, "/results/0/observed");
     assert_eq!(all.len(), 1);
     &all[0]
 }
@@ -23,49 +21,43 @@ fn observed(report: &Value) -> &Value {
 #[test]
 fn a_server_is_accounted_for_beside_every_measurement() {
     let cpus = std::thread::available_parallelism().unwrap().get() as u64;
-    for backend in backends() {
-        for (test, flags) in [
-            ("lat", "-d 200ms --wait block"),
-            ("bw", "-d 200ms --wait block"),
-            ("http", "-d 200ms -c 2"),
-            ("lat", "-n 500 --wait block"),
-        ] {
-            let serve = Serve::start("");
-            let pid = serve.job.id();
-            let flags = format!("{flags} --backend {backend} --observe far=pid:{pid}");
-            let mut command = tare();
-            command.args(test_words(test, serve.address(), &flags));
-            let report = Job::start(command).wait().exits(0).report();
-            let one = observed(&report);
-            assert_eq!(text(one, "/name"), "far");
-            assert_eq!(text(one, "/what"), format!("pid:{pid}"));
-            let span = figure(one, "/span_ns");
-            let used = figure(one, "/user_ns") + figure(one, "/system_ns");
-            assert!(used > 0 && used <= span * cpus, "{test}: {one:#}");
-            let duration = figure(&report, "/results/0/duration_ns");
-            // A busy machine wakes the thread that looks late, at either end.
-            assert!(span > duration / 2, "{test}: {duration} ns, {one:#}");
-            #[expect(clippy::cast_precision_loss, reason = "a share")]
-            let share = used as f64 / span as f64;
-            assert!((one["cpus"].as_f64().unwrap() - share).abs() < 1e-9);
-            assert!(figure(one, "/memory_bytes") > 100_000, "{one:#}");
-            assert!(figure(one, "/memory_max_bytes") >= figure(one, "/memory_bytes"));
-            assert!(figure(one, "/voluntary_switches") > 0, "it sleeps: {one:#}");
-            assert_eq!(figure(one, "/processes"), 1);
-            assert_eq!(one["note"], Value::Null, "{one:#}");
-            let machine = &report["results"][0]["cpu"]["client"];
-            let share = |name: &str| machine[name].as_f64().unwrap();
-            assert!(share("machine_softirq") <= share("machine_busy"), "{machine:#}");
-            let plan = &report["plan"]["observe"][0];
-            assert_eq!(plan["what"], one["what"]);
-        }
+    for (backend, (test, flags)) in on_backends([
+        ("lat", "-d 200ms --wait block"),
+        ("bw", "-d 200ms --wait block"),
+        ("http", "-d 200ms -c 2"),
+        ("lat", "-n 500 --wait block"),
+    ]) {
+        let serve = Serve::start("");
+        let what = format!("pid:{}", serve.job.id());
+        let flags = format!("{flags} --backend {backend} --observe far={what}");
+        let report = serve.test(test, &flags).exits(0).report();
+        let one = observed(&report);
+        assert_eq!((text(one, "/name"), text(one, "/what")), ("far", &*what));
+        let span = figure(one, "/span_ns");
+        let used = figure(one, "/user_ns") + figure(one, "/system_ns");
+        assert!(used > 0 && used <= span * cpus, "{test}: {one:#}");
+        let duration = figure(&report, "/results/0/duration_ns");
+        // A busy machine wakes the thread that looks late, at either end.
+        assert!(span > duration / 2, "{test}: {duration} ns, {one:#}");
+        #[expect(clippy::cast_precision_loss, reason = "a share")]
+        let share = used as f64 / span as f64;
+        assert!((one["cpus"].as_f64().unwrap() - share).abs() < 1e-9);
+        assert!(figure(one, "/memory_bytes") > 100_000, "{one:#}");
+        assert!(figure(one, "/memory_max_bytes") >= figure(one, "/memory_bytes"));
+        assert!(figure(one, "/voluntary_switches") > 0, "it sleeps: {one:#}");
+        assert_eq!(figure(one, "/processes"), 1);
+        assert_eq!(one["note"], Value::Null, "{one:#}");
+        let machine = &report["results"][0]["cpu"]["client"];
+        let share = |name: &str| machine[name].as_f64().unwrap();
+        assert!(share("machine_softirq") <= share("machine_busy"), "{machine:#}");
+        assert_eq!(report["plan"]["observe"][0]["what"], what);
     }
 }
 
 #[test]
-fn what_ends_in_the_measured_phase_is_told() {
+fn what_ends_in_the_measured_phase_is_reported() {
     let serve = Serve::start("");
-    let mut sleeper = Command::new("sleep").arg("60").spawn().unwrap();
+    let mut sleeper = program("sleep", "60").spawn().unwrap();
     let flags =
         format!("-n 100k --timeout 30s --wait block --warmup 0 --observe it=pid:{}", sleeper.id());
     let client = Job::lat(serve.address(), &flags);
@@ -116,10 +108,8 @@ impl Limited {
             if !is_v1 && !has("cgroup.controllers") || fs::create_dir(&directory).is_err() {
                 continue;
             }
-            let (file, limit) = match is_v1 {
-                true => ("cpu.cfs_quota_us", "10000"),
-                false => ("cpu.max", "10000 100000"),
-            };
+            let (file, limit) =
+                if is_v1 { ("cpu.cfs_quota_us", "10000") } else { ("cpu.max", "10000 100000") };
             let made = Self { name: name.clone(), directory };
             let path = made.directory.join(file);
             if path.exists() && fs::write(path, limit).is_ok() {
@@ -146,31 +136,27 @@ fn a_throttled_container_is_named_with_its_limit() {
     let Some(limited) = Limited::make() else {
         return;
     };
-    let mut busy = Command::new("sh");
-    busy.args(["-c", "while :; do :; done"]);
+    let mut busy = program("sh", "-c");
+    busy.arg("while :; do :; done");
     // Declared after the group, so ended before it is removed.
     let busy = Job::start(busy);
     let member = busy.id().to_string();
     fs::write(limited.directory.join("cgroup.procs"), &member).unwrap();
     let serve = Serve::start("");
-    for backend in backends() {
-        for what in [format!("cgroup:{}", limited.name), format!("pid:{member}")] {
-            let flags = format!("-d 500ms --wait block --backend {backend} --observe web={what}");
-            let report = lat(serve.address(), &flags).exits(0).report();
-            let one = observed(&report);
-            assert!(figure(one, "/throttled_ns") > 0, "{one:#}");
-            assert!(figure(one, "/throttled_periods") > 0, "{one:#}");
-            assert!(figure(one, "/throttled_periods") <= figure(one, "/periods"));
-            assert_eq!(one["cpu_limit"], 0.1, "{one:#}");
-            let cpus = one["cpus"].as_f64().unwrap_or(0.0);
-            assert!(cpus < 0.25 && (cpus > 0.0 || what.starts_with("cgroup")), "{one:#}");
-            assert!(warnings(&report).contains(&"observed-throttled"), "{report:#}");
-            let told = report["warnings"].as_array().unwrap().iter();
-            let mut told = told.map(|w| w["message"].as_str().unwrap());
-            assert!(
-                told.any(|m| m.starts_with("web was throttled by its CPU limit of 0.1 in ")),
-                "{report:#}"
-            );
-        }
+    let targets = [format!("cgroup:{}", limited.name), format!("pid:{member}")];
+    for (backend, what) in on_backends(targets.each_ref()) {
+        let flags = format!("-d 500ms --wait block --backend {backend} --observe web={what}");
+        let report = serve.lat(&flags).exits(0).report();
+        let one = observed(&report);
+        assert!(figure(one, "/throttled_ns") > 0, "{one:#}");
+        let periods = figure(one, "/throttled_periods");
+        assert!(periods > 0 && periods <= figure(one, "/periods"), "{one:#}");
+        assert_eq!(one["cpu_limit"], 0.1, "{one:#}");
+        let cpus = one["cpus"].as_f64().unwrap_or(0.0);
+        assert!(cpus < 0.25 && (cpus > 0.0 || what.starts_with("cgroup")), "{one:#}");
+        assert!(warnings(&report).contains(&"observed-throttled"), "{report:#}");
+        let mut messages = array(&report, "/warnings").iter().map(|w| text(w, "/message"));
+        let words = "web was throttled by its CPU limit of 0.1 in ";
+        assert!(messages.any(|message| message.starts_with(words)), "{report:#}");
     }
 }

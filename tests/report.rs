@@ -3,11 +3,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::util::{Job, Serve, is_valid, lat, left_out, run, text};
+use crate::util::{Job, Serve, is_valid, left_out, program, run, text, words};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -49,19 +49,17 @@ fn the_ending_of_the_file_says_how() {
         ("a.txt", "tare lat"),
         ("a.json", "{\n"),
     ] {
-        let out = shown("saved/lat.json", &["-o", &path(name)]);
-        assert_eq!(out, "");
+        assert_eq!(shown("saved/lat.json", &["-o", &path(name)]), "");
         assert!(fs::read_to_string(path(name)).unwrap().starts_with(begins), "{name}");
     }
-    let out = shown("saved/lat.json", &["--to", "csv", "-o", &path("b.txt")]);
-    assert_eq!(out, "");
+    assert_eq!(shown("saved/lat.json", &["--to", "csv", "-o", &path("b.txt")]), "");
     assert!(fs::read_to_string(path("b.txt")).unwrap().starts_with("schema,"));
     shown("saved/http-sweep.json", &["-o", &path("c.hgrm")]);
     assert!(dir.path().join("c-1.hgrm").exists() && dir.path().join("c-2.hgrm").exists());
 }
 
 #[test]
-fn what_cannot_be_shown_is_told_in_a_line() {
+fn what_cannot_be_shown_is_named_in_a_line() {
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
         let path = dir.path().join(name);
@@ -72,8 +70,8 @@ fn what_cannot_be_shown_is_told_in_a_line() {
     let truncated = file("half.json", &whole[..whole.len() / 2]);
     let later = file("later.json", &whole.replace("tare/1", "tare/2"));
     let other = file("other.json", "{\"a\": 1}");
-    let bandwidth = golden("saved/bw.json").to_str().unwrap().to_owned();
-    let good = golden("saved/lat.json").to_str().unwrap().to_owned();
+    let [bandwidth, good] =
+        ["saved/bw.json", "saved/lat.json"].map(|name| golden(name).display().to_string());
     for (words, says) in [
         (vec!["/nonexistent.json"], "/nonexistent.json cannot be read"),
         (vec![&*truncated], "half.json ends in the middle of a result"),
@@ -94,31 +92,15 @@ fn what_cannot_be_shown_is_told_in_a_line() {
 }
 
 #[test]
-fn the_command_line_is_told_without_its_secrets() {
+fn the_command_line_is_shown_without_its_secrets() {
     let serve = Serve::start("");
     let dir = tempfile::tempdir().unwrap();
     let page = dir.path().join("a.html");
     let url = format!("{}/?key=hunter2&b=c", serve.address());
-    let words = [
-        "http",
-        &url,
-        "-n",
-        "20",
-        "-c",
-        "1",
-        "-H",
-        "Authorization: Bearer hunter2",
-        "-H",
-        "Accept: */*",
-        "--body",
-        "hunter2",
-        "--expect-status",
-        "2xx,4xx",
-        "--format",
-        "json",
-        "-o",
-        page.to_str().unwrap(),
-    ];
+    let line = format!("http {url} -n 20 -c 1 --expect-status 2xx,4xx --format json -o");
+    let mut words = words(&line);
+    words.extend([page.to_str().unwrap(), "--body", "hunter2"]);
+    words.extend(["-H", "Authorization: Bearer hunter2", "-H", "Accept: */*"]);
     let ran = run(&words).exits(0);
     let report: Value = serde_json::from_str(&ran.stdout).unwrap();
     let line = text(&report, "/plan/command_line");
@@ -134,35 +116,28 @@ fn the_command_line_is_told_without_its_secrets() {
     let page = fs::read_to_string(page).unwrap();
     assert!(page.contains("Authorization: (redacted)") && !page.contains("hunter2"));
 
-    let report = lat(serve.address(), "-n 20 --wait block").exits(0).report();
+    let report = serve.lat("-n 20 --wait block").exits(0).report();
     let line = text(&report, "/plan/command_line");
     assert!(line.starts_with(&format!("tare lat {} ", serve.address())), "{line}");
 }
 
 #[test]
-fn no_format_tells_the_secrets_of_an_arm() {
+fn no_format_shows_the_secrets_of_an_arm() {
     let serve = Serve::start("");
     let dir = tempfile::tempdir().unwrap();
-    let path = |ending: &str| dir.path().join(format!("a.{ending}"));
     let arms = ["a", "b"].map(|name| format!("{name}={}", serve.address()));
-    let mut words = vec!["compare", &arms[0], &arms[1]];
-    words.extend([
-        "--arm-options",
-        "b=-H 'X-Auth: hunter2' --body hunter2",
-        "--before",
-        "b=true curl -u me:hunter2 -d pin=hunter2 h",
-        "--after",
-        "b=true docker login -p hunter2",
-    ]);
-    let endings = ["json", "jsonl", "csv", "md", "txt", "html"];
-    let files = endings.map(|ending| path(ending).display().to_string());
+    let files = ["json", "jsonl", "csv", "md", "txt", "html"]
+        .map(|ending| dir.path().join(format!("a.{ending}")).display().to_string());
+    let mut line = vec!["compare", &arms[0], &arms[1]];
+    line.extend(["--arm-options", "b=-H 'X-Auth: hunter2' --body hunter2"]);
+    line.extend(["--before", "b=true curl -u me:hunter2 -d pin=hunter2 h"]);
+    line.extend(["--after", "b=true docker login -p hunter2"]);
     for file in &files {
-        words.extend(["-o", file]);
+        line.extend(["-o", file]);
     }
-    words.extend(["--blocks", "7", "--block-duration", "20ms"]);
-    words.extend(["--percentiles", "50", "--format", "json", "--"]);
-    words.extend(["http", "-c", "1", "--expect-status", "2xx,4xx"]);
-    let ran = run(&words).exits(0);
+    line.extend(words("--blocks 7 --block-duration 20ms --percentiles 50 --format json --"));
+    line.extend(words("http -c 1 --expect-status 2xx,4xx"));
+    let ran = run(&line).exits(0);
     let report = ran.report();
     assert!(!ran.stdout.contains("hunter2"), "{}", ran.stdout);
     for file in &files {
@@ -175,49 +150,11 @@ fn no_format_tells_the_secrets_of_an_arm() {
     assert!(after.starts_with("true … (SHA-256 "), "{after}");
 }
 
-/// A comparison of three arms at three sizes, from the sweep of one: names that would be markup if
-/// they could.
+/// A saved comparison, one of whose arms has a name that would be markup if it could.
 fn comparison() -> Value {
-    let mut report: Value =
-        serde_json::from_str(&fs::read_to_string(golden("saved/sweep.json")).unwrap()).unwrap();
-    let steps = report["results"].as_array().unwrap().clone();
-    let arms = ["host", "<script>document.title='run'</script>", "a/a"];
-    let (mut results, mut cells) = (Vec::new(), Vec::new());
-    for (arm, name) in arms.iter().enumerate() {
-        for (index, step) in steps.iter().enumerate() {
-            let mut step = step.clone();
-            step["arm"] = json!(name);
-            results.push(step);
-            if arm == 0 {
-                continue;
-            }
-            let more = if *name == "a/a" { 0.0 } else { 5_000.0 };
-            let base = 9_000.0 * (index + 1) as f64;
-            let blocks = (1..=8_u32).map(|block| {
-                let waver = f64::from(block * 7 % 5) * 40.0;
-                json!({ "block": block, "baseline": base + waver, "value": base + more + 1.5 * waver })
-            });
-            let declared = *name != "a/a";
-            cells.push(json!({
-                "arm": name, "step": index, "measure": "p50", "unit": "ns", "declared": declared, "overloaded": false,
-                "baseline": base, "value": base + more, "delta": { "median": more, "interval": [more - 200.0, more + 200.0] },
-                "ratio": { "median": 1.0 + more / base, "interval": [1.0, 2.0] }, "p": 0.0078, "p_adjusted": 0.0234,
-                "resolution": 200.0, "detectable": 300.0, "blocks_needed": 7,
-                "verdict": if declared { "slower" } else { "no difference shown" }, "blocks": blocks.collect::<Vec<_>>(),
-            }));
-        }
-    }
-    let arms = arms.map(
-        |name| json!({ "name": name, "target": "10.0.0.2:7117", "instances": [], "visits": 16 }),
-    );
-    report["kind"] = json!("compare");
-    report["results"] = json!(results);
-    report["comparison"] = json!({
-        "measured": "lat", "baseline": "host", "blocks_asked": 8, "blocks_done": 8, "block_duration_ns": 500_000_000,
-        "settle_ns": 0, "backend": "uring", "backend_reason": "", "wait": "block", "wait_reason": "", "arms": arms,
-        "steps": 3, "blocks": [], "cells": cells,
-    });
-    report
+    let saved = fs::read_to_string(golden("saved/compare-lat.json")).unwrap();
+    let name = "\"<script>document.title='run'</script>\"";
+    serde_json::from_str(&saved.replace("\"veth\"", name)).unwrap()
 }
 
 /// Chromium, where there is one, with a profile of its own.
@@ -227,7 +164,7 @@ struct Browser {
 
 impl Browser {
     fn find() -> Option<Self> {
-        let found = Command::new("chromium").arg("--version").stdin(Stdio::null()).output();
+        let found = program("chromium", "--version").stdin(Stdio::null()).output();
         if !found.is_ok_and(|ran| ran.status.success()) {
             left_out("the page in a browser takes chromium (apt-get install chromium)");
             return None;
@@ -243,36 +180,30 @@ impl Browser {
     /// Opens a page with these flags. Gives what came to stdout, and every line that the page
     /// caused on the console.
     fn open(&self, page: &Path, flags: &[String]) -> (String, Vec<String>) {
-        let mut command = Command::new("chromium");
+        let mut command = program(
+            "chromium",
+            "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run \
+             --disable-background-networking --disable-component-update --disable-sync \
+             --disable-extensions --enable-logging=stderr --v=0 --hide-scrollbars \
+             --window-size=1200,1600",
+        );
         command
-            .args([
-                "--headless=new",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-dev-shm-usage",
-                "--no-first-run",
-            ])
-            .args([
-                "--disable-background-networking",
-                "--disable-component-update",
-                "--disable-sync",
-                "--disable-extensions",
-            ])
-            .args([
-                // What the browser asks for on its own account, it does not find.
-                "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-                "--enable-logging=stderr",
-                "--v=0",
-                "--hide-scrollbars",
-                "--window-size=1200,1600",
-            ])
+            // What the browser asks for on its own account, it does not find.
+            .arg("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
             .arg(format!("--user-data-dir={}", self.path("profile").display()))
             .args(flags)
             .arg(format!("file://{}", page.display()));
         let ran = Job::start(command).wait().exits(0);
         let said = ran.stderr.lines().filter(|line| line.contains(":CONSOLE"));
-        let said = said.map(str::to_owned).collect();
-        (ran.stdout, said)
+        (ran.stdout, said.map(str::to_owned).collect())
+    }
+
+    /// Writes the page of a comparison, and gives its path.
+    fn page_of(&self, report: &Value) -> PathBuf {
+        let (saved, page) = (self.path("saved.json"), self.path("page.html"));
+        fs::write(&saved, report.to_string()).unwrap();
+        run(&["report", saved.to_str().unwrap(), "-o", page.to_str().unwrap()]).exits(0);
+        page
     }
 }
 
@@ -294,33 +225,21 @@ fn a_browser_shows_the_page_and_asks_for_nothing_else() {
     };
     let report = comparison();
     is_valid(&report);
-    let (saved, page) = (browser.path("saved.json"), browser.path("page.html"));
-    fs::write(&saved, report.to_string()).unwrap();
-    let words = ["report", saved.to_str().unwrap(), "-o", page.to_str().unwrap()];
-    run(&words).exits(0);
-
+    let page = browser.page_of(&report);
     let net_log = browser.path("net.json");
     let log = format!("--log-net-log={}", net_log.display());
     let (dom, said) = browser.open(&page, &["--dump-dom".to_owned(), log.clone()]);
     assert_eq!(said, Vec::<String>::new());
-    for part in [
-        "Verdicts",
-        "slower",
-        "no difference shown",
-        "+5 µs",
-        "<svg",
-        "&lt;script&gt;document.title",
-        "</html>",
-    ] {
+    // The title is as it was written.
+    let title = "<title>tare compare of lat: loopback (baseline)";
+    let markup = ["<svg", "&lt;script&gt;document.title", "</html>", title];
+    for part in ["Verdicts", "slower", "no difference shown", "+11.2 µs"].into_iter().chain(markup)
+    {
         assert!(dom.contains(part), "no {part} in {dom}");
     }
-    assert!(
-        dom.contains("<title>tare compare of lat: host (baseline)"),
-        "the title is as it was written"
-    );
     assert_eq!(requested(&net_log), Vec::<String>::new());
 
-    // Whoever adds something to a page that runs or loads is told by the browser: the two checks
+    // Whoever adds something to a page that runs or loads is stopped by the browser: the two checks
     // see what they are for.
     let tampered = browser.path("tampered.html");
     let text = fs::read_to_string(&page).unwrap();
@@ -328,18 +247,14 @@ fn a_browser_shows_the_page_and_asks_for_nothing_else() {
     fs::write(&tampered, text.replace("</main>", added)).unwrap();
     let (dom, said) = browser.open(&tampered, &["--dump-dom".to_owned(), log.clone()]);
     assert!(said.len() >= 2, "{said:?}");
-    assert!(dom.contains("<title>tare compare of lat: host (baseline)"));
-    let open = text.replace(
-        "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'",
-        "",
-    );
+    assert!(dom.contains(title));
+    let policy =
+        "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
+    let open = text.replace(policy, "");
     fs::write(&tampered, open.replace("</main>", added)).unwrap();
     browser.open(&tampered, &["--dump-dom".to_owned(), log]);
-    assert!(
-        requested(&net_log).iter().any(|url| url.contains("127.0.0.1:9")),
-        "{:?}",
-        requested(&net_log)
-    );
+    let urls = requested(&net_log);
+    assert!(urls.iter().any(|url| url.contains("127.0.0.1:9")), "{urls:?}");
 }
 
 #[test]
@@ -347,10 +262,7 @@ fn the_page_is_drawn_by_light_in_the_dark_and_on_paper() {
     let Some(browser) = Browser::find() else {
         return;
     };
-    let saved = browser.path("saved.json");
-    fs::write(&saved, comparison().to_string()).unwrap();
-    let page = browser.path("page.html");
-    run(&["report", saved.to_str().unwrap(), "-o", page.to_str().unwrap()]).exits(0);
+    let page = browser.page_of(&comparison());
     let mut shots = Vec::new();
     // As Blink counts: 0 is dark, 1 is light.
     for scheme in [0, 1] {

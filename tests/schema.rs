@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::util::{Serve, figure, is_valid, lat, report, run};
+use crate::util::{Serve, array, figure, is_valid, report, run_line};
 
 #[test]
 fn files_of_every_format_are_written_at_once() {
@@ -17,11 +17,11 @@ fn files_of_every_format_are_written_at_once() {
     for name in names {
         flags.push_str(&format!(" -o {}", path(name)));
     }
-    let ran = lat(serve.address(), &flags).exits(0);
+    let ran = serve.lat(&flags).exits(0);
     let text = |name: &str| fs::read_to_string(path(name)).unwrap();
     assert_eq!(text("a.json"), ran.stdout, "stdout and file hold the same");
     let whole = ran.report();
-    for result in whole["results"].as_array().unwrap() {
+    for result in array(&whole, "/results") {
         assert_eq!(result["label"], "night-run");
     }
 
@@ -77,13 +77,12 @@ fn rejoined(lines: &str) -> Value {
 #[test]
 fn a_stream_holds_every_interval_and_result() {
     let serve = Serve::start("");
-    let words = "-d 350ms --warmup 10ms --interval 100ms --size 16,64 --wait block --format jsonl";
-    let words: Vec<_> = ["lat", serve.address()].into_iter().chain(words.split(' ')).collect();
-    let ran = run(&words).exits(0);
+    let flags = "-d 350ms --warmup 10ms --interval 100ms --size 16,64 --wait block --format jsonl";
+    let ran = run_line(&format!("lat {} {flags}", serve.address())).exits(0);
     let report = rejoined(&ran.stdout);
-    assert_eq!(report["results"].as_array().unwrap().len(), 2);
-    for (step, result) in report["results"].as_array().unwrap().iter().enumerate() {
-        let intervals = result["intervals"].as_array().unwrap();
+    assert_eq!(array(&report, "/results").len(), 2);
+    for (step, result) in array(&report, "/results").iter().enumerate() {
+        let intervals = array(result, "/intervals");
         let ends: Vec<_> = intervals.iter().map(|i| figure(i, "/at_ns") / 1_000_000).collect();
         assert_eq!(ends, [100, 200, 300, 350]);
         let sum: u64 = intervals.iter().map(|i| figure(i, "/completed")).sum();
@@ -98,7 +97,7 @@ fn a_stream_holds_every_interval_and_result() {
 fn percentiles_are_those_asked_for() {
     let serve = Serve::start("");
     let flags = "-n 3000 --wait block --percentiles 50,97.5";
-    let report = lat(serve.address(), flags).exits(0).report();
+    let report = serve.lat(flags).exits(0).report();
     let service = &report["results"][0]["latency"]["service"];
     assert_eq!(report["plan"]["percentiles"], json!([50.0, 97.5]));
     let extra = figure(service, "/extra_ns/p97_5");
@@ -106,7 +105,7 @@ fn percentiles_are_those_asked_for() {
     // Nine samples would lie beyond it.
     assert_eq!(service["p99_9_ns"], Value::Null);
 
-    let text = run(&["lat", serve.address(), "-n", "3000", "--percentiles", "50,97.5"]).exits(0);
+    let text = serve.lat("-n 3000 --percentiles 50,97.5 --format text").exits(0);
     assert!(text.stdout.contains("p97.5") && !text.stdout.contains("p95 "), "{}", text.stdout);
 }
 
@@ -114,19 +113,8 @@ fn percentiles_are_those_asked_for() {
 fn stdout_is_the_result_and_stderr_no_progress() {
     let serve = Serve::start("");
     for format in ["text", "json", "jsonl", "csv", "markdown"] {
-        let words = [
-            "lat",
-            serve.address(),
-            "-d",
-            "300ms",
-            "--warmup",
-            "10ms",
-            "--wait",
-            "block",
-            "--format",
-            format,
-        ];
-        let ran = run(&words).exits(0);
+        let flags = format!("-d 300ms --wait block --format {format}");
+        let ran = serve.lat(&flags).exits(0);
         for line in ran.stderr.lines() {
             assert!(line.starts_with("tare: warning: "), "{format}: {line:?}");
         }
@@ -136,17 +124,17 @@ fn stdout_is_the_result_and_stderr_no_progress() {
         if format == "json" {
             report(&ran.stdout);
         }
-        let quiet = run(&[&words[..], &["--quiet"]].concat()).exits(0);
+        let quiet = serve.lat(&format!("{flags} --quiet")).exits(0);
         assert_eq!(quiet.stderr, "", "{format}");
         assert!(!quiet.stdout.is_empty());
     }
 }
 
 #[test]
-fn a_seed_and_the_plan_are_told() {
+fn a_seed_and_the_plan_are_reported() {
     let serve = Serve::start("");
     let flags = "-n 20 --wait block --seed 77 --timeout 3s --interval 20ms";
-    let report = lat(serve.address(), flags).exits(0).report();
+    let report = serve.lat(flags).exits(0).report();
     assert_eq!(report["seed"], 77);
     let plan = &report["plan"];
     assert_eq!(figure(plan, "/timeout_ns"), 3_000_000_000);
@@ -164,11 +152,11 @@ fn a_seed_and_the_plan_are_told() {
 #[test]
 fn a_bulk_run_is_of_the_schema_and_its_parts_add_up() {
     let serve = Serve::start("");
-    let words = "-d 300ms --warmup 10ms --interval 100ms --size 4K,64K --direction both -P 2 --format jsonl";
-    let words: Vec<_> = ["bw", serve.address()].into_iter().chain(words.split(' ')).collect();
-    let report = rejoined(&run(&words).exits(0).stdout);
+    let flags = "-d 300ms --warmup 10ms --interval 100ms --size 4K,64K --direction both -P 2";
+    let ran = run_line(&format!("bw {} {flags} --format jsonl", serve.address())).exits(0);
+    let report = rejoined(&ran.stdout);
     assert_eq!(report["kind"], "bw");
-    let results = report["results"].as_array().unwrap();
+    let results = array(&report, "/results");
     assert_eq!(results.len(), 2);
     for (result, size) in results.iter().zip([4_096, 65_536]) {
         assert_eq!(figure(result, "/params/size_bytes"), size);
@@ -178,9 +166,9 @@ fn a_bulk_run_is_of_the_schema_and_its_parts_add_up() {
         let of_flows: u64 = flows.map(|flow| figure(flow, "/received_bytes")).iter().sum();
         assert!(received > 0 && received == of_flows, "{received} {of_flows}");
         for flow in flows {
-            assert_eq!(flow["streams_bits_per_s"].as_array().unwrap().len(), 2);
+            assert_eq!(array(flow, "/streams_bits_per_s").len(), 2);
             assert_ne!(flow["tcp"], Value::Null);
         }
-        assert_eq!(result["intervals"].as_array().unwrap().len(), 3);
+        assert_eq!(array(result, "/intervals").len(), 3);
     }
 }

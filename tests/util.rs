@@ -36,7 +36,6 @@ pub(crate) struct Ran {
     pub(crate) signal: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
-    /// From its start to its end.
     pub(crate) took: Duration,
 }
 
@@ -65,9 +64,23 @@ impl Ran {
     }
 }
 
-/// Runs `tare` with these words to its end.
 pub(crate) fn run(words: &[&str]) -> Ran {
     Job::tare(words).wait()
+}
+
+pub(crate) fn run_line(line: &str) -> Ran {
+    run(&words(line))
+}
+
+pub(crate) fn words(line: &str) -> Vec<&str> {
+    line.split_whitespace().collect()
+}
+
+/// Another program, with the words of a line.
+pub(crate) fn program(name: &str, line: &str) -> Command {
+    let mut command = Command::new(name);
+    command.args(words(line));
+    command
 }
 
 /// Runs `tare lat` against a target, with a short warm-up and JSON on stdout.
@@ -75,7 +88,6 @@ pub(crate) fn lat(target: &str, flags: &str) -> Ran {
     Job::lat(target, flags).wait()
 }
 
-/// Parses and validates a report.
 #[track_caller]
 pub(crate) fn report(text: &str) -> Value {
     let value: Value =
@@ -96,25 +108,21 @@ pub(crate) fn is_valid(report: &Value) {
     let errors: Vec<String> =
         validator.iter_errors(report).map(|e| format!("{e} at {}", e.instance_path())).collect();
     assert!(errors.is_empty(), "{errors:?} in {report:#}");
-    for result in report["results"].as_array().unwrap() {
+    for result in array(report, "/results") {
         for operations in [&result["operations"], &result["warmup"]["operations"]] {
             let count = |name: &str| operations[name].as_u64().unwrap();
             let sent = count("sent");
             let ended = count("completed") + count("failed") + count("timed_out");
-            assert_eq!(
-                count("due"),
-                sent + count("dropped") + count("unsent_at_end"),
-                "{operations}"
-            );
+            let unsent = count("dropped") + count("unsent_at_end");
+            assert_eq!(count("due"), sent + unsent, "{operations}");
             assert_eq!(sent, ended + count("in_flight_at_end"), "{operations}");
         }
         if report["kind"] == "bw" || report["comparison"]["measured"] == "bw" {
             continue;
         }
-        let service = &result["latency"]["service"];
-        let completed = result["operations"]["completed"].as_u64().unwrap();
-        let censored = service["censored"].as_u64().unwrap();
-        assert!(service["count"].as_u64().unwrap() >= completed + censored.min(1));
+        let completed = figure(result, "/operations/completed");
+        let censored = figure(result, "/latency/service/censored");
+        assert!(figure(result, "/latency/service/count") >= completed + censored.min(1));
     }
 }
 
@@ -132,10 +140,15 @@ pub(crate) fn text<'a>(report: &'a Value, pointer: &str) -> &'a str {
     value.unwrap_or_else(|| panic!("no text at {pointer} in {report:#}"))
 }
 
-/// The codes of a report's warnings.
+/// A list of a report that must be there, by its JSON pointer.
+#[track_caller]
+pub(crate) fn array<'a>(report: &'a Value, pointer: &str) -> &'a [Value] {
+    let value = report.pointer(pointer).and_then(Value::as_array);
+    value.unwrap_or_else(|| panic!("no list at {pointer} in {report:#}"))
+}
+
 pub(crate) fn warnings(report: &Value) -> Vec<&str> {
-    let warnings = report["warnings"].as_array().unwrap();
-    warnings.iter().map(|w| w["code"].as_str().unwrap()).collect()
+    array(report, "/warnings").iter().map(|warning| text(warning, "/code")).collect()
 }
 
 /// The real backends of this machine; why one is left out is printed once.
@@ -150,6 +163,13 @@ pub(crate) fn backends() -> &'static [&'static str] {
             vec!["epoll"]
         }
     })
+}
+
+/// Each of those with each of these.
+pub(crate) fn on_backends<T: Copy, const N: usize>(
+    cases: [T; N],
+) -> impl Iterator<Item = (&'static str, T)> {
+    backends().iter().flat_map(move |backend| cases.map(|case| (*backend, case)))
 }
 
 /// Whether this is root; a test that needs it and is not is left out.
@@ -181,7 +201,6 @@ pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// A process started by a test.
 #[derive(Debug)]
 pub(crate) struct Job {
     child: Child,
@@ -211,14 +230,7 @@ impl Job {
         command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
         let started = Instant::now();
         let mut child = command.spawn().expect("the command starts");
-        let stdout = match child.stdout.take() {
-            Some(pipe) => Lines::of(pipe),
-            None => Lines::of(std::io::empty()),
-        };
-        let stderr = match child.stderr.take() {
-            Some(pipe) => Lines::of(pipe),
-            None => Lines::of(std::io::empty()),
-        };
+        let (stdout, stderr) = (Lines::of(child.stdout.take()), Lines::of(child.stderr.take()));
         Self { child, started, stdout, stderr, _busy: busy }
     }
 
@@ -266,9 +278,9 @@ impl Job {
         let tasks = format!("/proc/{}/task", self.id());
         let has_slept = |directory: std::fs::DirEntry| {
             let status = std::fs::read_to_string(directory.path().join("status")).ok()?;
-            let field = |name: &str| {
-                let line = status.lines().find(|line| line.starts_with(name))?;
-                Some(line.split_once(':')?.1.trim().to_owned())
+            let field = |name| {
+                let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+                Some(line.trim_start_matches(':').trim())
             };
             let sleeps: u64 = field("voluntary_ctxt_switches")?.parse().ok()?;
             let name = field("Name")?;
@@ -290,7 +302,6 @@ impl Job {
         });
     }
 
-    /// Waits for its end.
     #[track_caller]
     pub(crate) fn wait(mut self) -> Ran {
         let deadline = self.started + PATIENCE;
@@ -368,21 +379,25 @@ impl Serve {
         words
     }
 
-    /// From a command that runs `tare serve`.
     pub(crate) fn started(command: Command) -> Self {
         let mut job = Job::start(command);
-        let line = job.stdout.next().unwrap_or_else(|| {
-            panic!("no ready line: {}", job.stderr.rest());
-        });
-        let addresses = line
-            .strip_prefix("tare: serving on ")
-            .and_then(|addresses| addresses.strip_suffix('\n'))
-            .unwrap_or_else(|| panic!("no ready line: {line:?}"));
-        let addresses = addresses.split(' ').map(str::to_owned).collect();
+        let line = job.stdout.next();
+        let line = line.unwrap_or_else(|| panic!("no ready line: {}", job.stderr.rest()));
+        let addresses = line.strip_prefix("tare: serving on ");
+        let addresses = addresses.unwrap_or_else(|| panic!("no ready line: {line:?}"));
+        let addresses = addresses.trim_end().split(' ').map(str::to_owned).collect();
         Self { job, addresses }
     }
 
-    /// The first address.
+    /// Runs a test by its command's name against it, as [`Job::test`].
+    pub(crate) fn test(&self, test: &str, flags: &str) -> Ran {
+        Job::test(test, self.address(), flags).wait()
+    }
+
+    pub(crate) fn lat(&self, flags: &str) -> Ran {
+        self.test("lat", flags)
+    }
+
     pub(crate) fn address(&self) -> &str {
         &self.addresses[0]
     }
@@ -394,7 +409,7 @@ impl Serve {
     pub(crate) fn serves(&self) {
         for flags in ["-c 4", "--udp"] {
             let flags = format!("-n 200 --wait block {flags}");
-            let report = lat(self.address(), &flags).exits(0).report();
+            let report = self.lat(&flags).exits(0).report();
             let result = &report["results"][0];
             assert_eq!(figure(result, "/operations/completed"), 200);
             assert_eq!(result["errors"], serde_json::json!([]), "{flags}");
@@ -422,42 +437,31 @@ struct Lines {
 }
 
 impl Lines {
-    fn of(pipe: impl Read + Send + 'static) -> Self {
+    fn of(pipe: Option<impl Read + Send + 'static>) -> Self {
         let (sender, lines) = channel();
         thread::spawn(move || {
-            let mut pipe = BufReader::new(pipe);
+            let mut pipe = BufReader::new(pipe?);
             let mut line = Vec::new();
             while matches!(pipe.read_until(b'\n', &mut line), Ok(1..)) {
                 let text = String::from_utf8(std::mem::take(&mut line));
-                if sender.send(text.expect("tare prints UTF-8")).is_err() {
-                    return;
-                }
+                sender.send(text.expect("tare prints UTF-8")).ok()?;
             }
+            Some(())
         });
-        let seen = String::new();
-        Self { lines, seen }
+        Self { lines, seen: String::new() }
     }
 
     fn next(&mut self) -> Option<String> {
-        let line = match self.lines.recv_timeout(PATIENCE) {
-            Ok(line) => line,
-            Err(RecvTimeoutError::Disconnected) => return None,
-            Err(RecvTimeoutError::Timeout) => panic!("a pipe stays silent, and open"),
-        };
+        let line = self.lines.recv_timeout(PATIENCE);
+        assert_ne!(line, Err(RecvTimeoutError::Timeout), "a pipe stays silent, and open");
+        let line = line.ok()?;
         self.seen.push_str(&line);
         Some(line)
     }
 
     fn wait_for(&mut self, words: &str) -> bool {
-        if self.seen.lines().any(|line| line.contains(words)) {
-            return true;
-        }
-        while let Some(line) = self.next() {
-            if line.contains(words) {
-                return true;
-            }
-        }
-        false
+        self.seen.lines().any(|line| line.contains(words))
+            || std::iter::from_fn(|| self.next()).any(|line| line.contains(words))
     }
 
     /// Everything, once the writer has ended.
@@ -510,7 +514,6 @@ mod quiet {
     pub(crate) struct Quiet(#[expect(dead_code, reason = "held")] MutexGuard<'static, usize>);
 
     impl Quiet {
-        /// Waits until nothing runs.
         pub(crate) fn begin() -> Self {
             let guard = CHANGED.wait_while(busy(), |running| *running > 0);
             MEASURES.set(true);

@@ -2,7 +2,7 @@
 //! that is off here. All of it takes root.
 
 use crate::netns::{Netns, ip};
-use crate::util::{Job, Serve, backends, figure, is_root, run, tare, text};
+use crate::util::{Job, Serve, backends, figure, is_root, lat, run, run_line, text, words};
 
 /// Both ends of a link with an address of the link each, usable at once.
 struct Link {
@@ -43,10 +43,8 @@ fn link_local_addresses_are_taken_with_their_zones() {
             // A transfer that ends by bytes has no warm-up.
             let warmup = if words.starts_with("bw") { "" } else { "--warmup 10ms" };
             let words = format!("{words} {warmup} --wait block --format json --backend {backend}");
-            let ran = run(&words.split_whitespace().collect::<Vec<_>>()).exits(0);
-            let report = ran.report();
-            let device = text(&report, "/environment/client/device/name");
-            assert_eq!(device, zone, "{words}");
+            let report = run_line(&words).exits(0).report();
+            assert_eq!(text(&report, "/environment/client/device/name"), zone, "{words}");
             report
         };
         for words in [
@@ -59,8 +57,7 @@ fn link_local_addresses_are_taken_with_their_zones() {
             format!("bw {target} --bytes 100k --rate 50M --udp --bind {OUTER}%{zone}"),
         ] {
             let report = measured(&words);
-            let is_bound = words.contains("--bind");
-            assert_eq!(report["plan"]["bind"].is_string(), is_bound, "{words}");
+            assert_eq!(report["plan"]["bind"].is_string(), words.contains("--bind"), "{words}");
         }
         let elsewhere = format!("http http://x.test:{port}/ -n 20 -c 2");
         for words in [
@@ -77,13 +74,13 @@ fn link_local_addresses_are_taken_with_their_zones() {
     let arms = format!(
         "compare a={target} b={coded} --blocks 6 --block-duration 50ms --quiet -- lat --wait block"
     );
-    let ran = run(&arms.split(' ').collect::<Vec<_>>());
+    let ran = run_line(&arms);
     assert!(matches!(ran.code, Some(0 | 5)), "{ran:?}");
     link.serve.stops();
 }
 
 #[test]
-fn a_link_local_address_without_a_zone_is_told_what_to_type() {
+fn without_a_zone_a_link_local_address_is_refused_with_what_to_type() {
     let Some(link) = Link::make() else { return };
     for words in [["lat", INNER], ["bw", INNER], ["http", INNER]] {
         let ran = run(&words).exits(2);
@@ -95,15 +92,11 @@ fn a_link_local_address_without_a_zone_is_told_what_to_type() {
 
 #[test]
 fn where_ipv6_is_off_that_is_said_and_no_word_of_ports() {
-    if !is_root("ip netns") {
-        return;
-    }
-    let netns = Netns::make();
+    let Some(netns) = Netns::if_root() else { return };
     netns.sysctl("ipv6/conf/all/disable_ipv6", "1");
-    let inside = |words: &str| {
-        let words: Vec<&str> = words.split_whitespace().collect();
-        let ran = Job::start(netns.tare(&words)).wait();
-        assert!(!ran.stderr.contains("ephemeral"), "{words:?}: {ran:?}");
+    let inside = |line: &str| {
+        let ran = Job::start(netns.tare(&words(line))).wait();
+        assert!(!ran.stderr.contains("ephemeral"), "{line}: {ran:?}");
         ran
     };
     for backend in backends() {
@@ -139,10 +132,7 @@ fn addresses_that_stand_for_a_machine_are_its_loopback() {
     let serve = Serve::start("--listen 127.0.0.1:0");
     let port = serve.address().rsplit(':').next().unwrap();
     for host in ["0.0.0.0", "[::ffff:127.0.0.1]", "localhost."] {
-        let target = format!("{host}:{port}");
-        let mut command = tare();
-        command.args(["lat", &target, "-n", "20", "--wait", "block"]);
-        Job::start(command).wait().exits(0);
+        lat(&format!("{host}:{port}"), "-n 20 --wait block").exits(0);
     }
     serve.stops();
 }

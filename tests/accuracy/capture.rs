@@ -77,7 +77,7 @@ impl Capture {
     }
 }
 
-/// Reads until it is told to stop and nothing more is there.
+/// Reads until it is to stop and nothing more is there.
 fn read(socket: &OwnedFd, port: u16, stop: &AtomicBool) -> Vec<Packet> {
     let mut packets = Vec::with_capacity(1 << 16);
     let mut buffer = vec![0; 65_536 + ETHERNET];

@@ -7,10 +7,10 @@ use tare_stats::histogram::Distribution;
 
 use super::capture::{Capture, Packet};
 use super::{Case, Server, Trial, wire};
-use crate::util::figure;
+use crate::util::{figure, text};
 
-/// Flags of a server and of a client that keep them off each other's CPU, where there are two: an HTTP client cannot be
-/// told where the server is, and two that spin on one CPU take turns of some milliseconds.
+/// Flags that keep a server and a client off each other's CPU, where there are two: an HTTP client
+/// does not learn where the server is, and two that spin on one CPU take turns of milliseconds.
 pub(super) fn apart() -> (String, String) {
     let allowed = sched_getaffinity(Pid::this()).expect("it can be asked for");
     let mut cpus = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu) == Ok(true));
@@ -20,7 +20,7 @@ pub(super) fn apart() -> (String, String) {
     }
 }
 
-/// A round trip without a delay, and one that was held for so long; medians of the service time, nanoseconds.
+/// A round trip without a delay, and one that was held for so long: medians of the service time.
 #[derive(Debug)]
 struct Held {
     /// One after the other, before and after.
@@ -47,10 +47,10 @@ impl Held {
         }
     }
 
-    /// What `held` less the delay may be. A path that rested is slower than one that did not: a bare round trip at that
-    /// rate has rested before its request, one that is held before its response too. So the bare path is no faster than
-    /// one that never rests, and no slower than that and twice what a rest of a whole gap costs; all of it at the speed
-    /// that the machine had before or after, for a virtual one changes its own.
+    /// What `held` less the delay may be. A path that rested is slower than one that did not: a bare
+    /// round trip at that rate has rested before its request, one that is held before its response
+    /// too. So the bare path is no faster than one that never rests, and no slower than that and
+    /// twice what a rest of a whole gap costs, at the speed that the machine had before or after.
     fn bounds(&self) -> (u64, u64) {
         let least = self.busy[0].min(self.busy[1]);
         let twice = |n: usize| (2 * self.rested[n]).saturating_sub(self.busy[n]);
@@ -64,8 +64,8 @@ impl Held {
     }
 }
 
-/// A delay is measured as itself plus the bare round trip, within the error that the report prints; that is at most a tenth of
-/// the delay, for an instrument that may be off by more proves little.
+/// A delay is measured as itself plus the bare round trip, within the error that the report prints;
+/// that is at most a tenth of the delay, for an instrument that may be off by more proves little.
 pub(super) fn delays(backend: &'static str) -> impl Iterator<Item = Case> {
     let delays = [
         ("200us", 200_000, "-R 2000 -d 500ms"),
@@ -100,8 +100,9 @@ fn record(packet: &Packet) -> Option<(u64, u64)> {
     Some((of("arrival")?, of("residence")?))
 }
 
-/// One queue of fixed service time, in the order of arrival: the server's own account against Lindley's recursion
-/// (1952), W' = max(0, W + S − T). It may send late, by as much as its loop takes, never early.
+/// One queue of fixed service time, in the order of arrival: the server's own account against
+/// Lindley's recursion (1952), W' = max(0, W + S − T). It may send late, by as much as its loop
+/// takes, never early.
 fn follows_lindley(records: &[(u64, u64)], service_ns: u64) -> Vec<u64> {
     let mut free_at = 0;
     let mut late = Vec::with_capacity(records.len());
@@ -115,8 +116,8 @@ fn follows_lindley(records: &[(u64, u64)], service_ns: u64) -> Vec<u64> {
     late
 }
 
-/// What a request took besides the server's own time: response − residence, which is lateness + path. Quantiles of each,
-/// nanoseconds; tare takes both differences request by request.
+/// What a request took besides the server's own time: response − residence, which is lateness and
+/// path. tare takes both differences request by request.
 #[derive(Debug, Clone, Copy)]
 struct Outside {
     /// Median and 99th percentile of service − residence.
@@ -177,9 +178,9 @@ impl Queued {
     }
 }
 
-/// Behind a queue, what is not the server's is the path: response − residence is in the median what it is for requests that are
-/// served at once, at the same rate. The 99th percentiles of two runs differ by what the machine does meanwhile: they
-/// are printed.
+/// Behind a queue, what is not the server's is the path: response − residence is in the median what
+/// it is for requests that are served at once, at the same rate. The 99th percentiles of two runs
+/// differ by what the machine does meanwhile: they are printed.
 pub(super) fn queue(backend: &'static str) -> impl Iterator<Item = Case> {
     [500, 800].into_iter().map(move |rate| {
         Case::new(format!("http, queue at {rate}/s, {backend}"), move || {
@@ -201,86 +202,41 @@ pub(super) fn queue(backend: &'static str) -> impl Iterator<Item = Case> {
     })
 }
 
-/// A stall counts against every request that was due in it. One of 500 ms in 5 s at 1,000/s: 500 requests are due in it, and
-/// the k-th waits 500 − k ms. So one in a hundred of all 5,000, 50, waits for more than 450 ms, and 250 for more than
-/// 250 ms; 490 wait for more than 10 ms. What is added is the time to work the queue off, for which the closed loop on the
-/// same server is the measure.
+/// A stall counts against every request that was due in it. One of 500 ms in 5 s at 1,000/s: 500
+/// requests are due in it, and the k-th waits 500 − k ms. So 50 of all 5,000 wait for more than
+/// 450 ms, 250 for more than 250 ms, and 490 for more than 10 ms. What is added is the time to work
+/// the queue off, for which the closed loop on the same server is the measure.
 pub(super) fn stall(backend: &'static str) -> Case {
     Case::new(format!("http, stall of 500ms, {backend}"), move || {
-        let stalled = Stalled::measure(backend);
-        let wrong = stalled.wrong();
-        Trial { holds: wrong.is_empty(), figures: format!("{wrong:?} of {stalled:?}") }
-    })
-}
-
-/// What a stall came to, nanoseconds.
-#[derive(Debug)]
-struct Stalled {
-    /// Quantiles of the response times, each with how long the stall alone let it wait.
-    responses: [(&'static str, u64, u64); 2],
-    /// How many responses took longer than 10 ms.
-    slow: u64,
-    service_max: u64,
-    service_p99: u64,
-    /// The same without a stall.
-    untouched_p99: u64,
-    /// To work off what queued.
-    drain: u64,
-    completed: u64,
-}
-
-impl Stalled {
-    fn measure(backend: &str) -> Self {
         let calm = Server::start("");
         let flags = format!("-c 10 -n 5000 --warmup 50ms --backend {backend}");
         let closed = calm.http("/", &flags);
+        let untouched = figure(&closed, "/latency/service/p99_ns");
         let rate = closed["rate"]["achieved_per_s"].as_f64().expect("a rate");
+        // To work off what queued.
+        let drain = (500.0 / rate * 1e9) as u64;
         let server = Server::start("--stall 2s:500ms");
-        let flags = format!(
-            "-c 10 -R 1000 -d 5s --warmup 0 --wait hybrid --interval 10ms --backend {backend}"
-        );
-        let result = server.http("/", &flags);
-        let of = |of: &str| figure(&result, &format!("/latency/{of}_ns"));
-        let distribution = result["latency"]["response"]["hdr"].as_str().expect("told");
-        let distribution = Distribution::decode(distribution).expect("it decodes");
-        let is_slow = |rank: &u64| distribution.at_rank(*rank) > 10_000_000;
-        Self {
-            responses: [
-                ("p99", of("response/p99"), 450_000_000),
-                ("p95", of("response/p95"), 250_000_000),
-            ],
-            slow: (1..=distribution.count()).filter(is_slow).count() as u64,
-            service_max: of("service/max"),
-            service_p99: of("service/p99"),
-            untouched_p99: figure(&closed, "/latency/service/p99_ns"),
-            drain: (500.0 / rate * 1e9) as u64,
-            completed: figure(&result, "/operations/completed"),
-        }
-    }
-
-    /// What cannot be, in words.
-    fn wrong(&self) -> Vec<String> {
-        let mut wrong = Vec::new();
-        let mut check = |holds: bool, what: String| {
-            if !holds {
-                wrong.push(what);
-            }
-        };
-        let completed = self.completed;
-        check(completed == 5_000, format!("{completed} completed"));
-        // Half a gap for where the stall begins between two arrivals, a bin of the histogram (0.1 %), and a wake-up.
+        let flags = "-c 10 -R 1000 -d 5s --warmup 0 --wait hybrid --interval 10ms --backend";
+        let result = server.http("/", &format!("{flags} {backend}"));
+        let of = |name: &str| figure(&result, &format!("/latency/{name}_ns"));
+        let responses = Distribution::decode(text(&result, "/latency/response/hdr"));
+        let responses = responses.expect("it decodes");
+        let is_slow = |rank: &u64| responses.at_rank(*rank) > 10_000_000;
+        let slow = (1..=responses.count()).filter(is_slow).count() as u64;
+        // Half a gap for where the stall begins between two arrivals, a bin of the histogram
+        // (0.1 %), and a wake-up.
         let slack = 2_000_000;
-        for (quantile, told, wait) in self.responses {
-            let range = wait - slack..=wait + self.drain + slack;
-            check(range.contains(&told), format!("{quantile} {told}, not in {range:?}"));
-        }
-        // The ten that were under way waited in the server; the others were not sent, and their service is untouched.
-        let (longest, service) = (self.service_max, self.service_p99);
-        check(longest >= 490_000_000, format!("service at most {longest}"));
-        let most = self.untouched_p99 + slack;
-        check(service < most, format!("p99 of service {service}, not below {most}"));
-        let (slow, most) = (self.slow, 490 + self.drain / 1_000_000 + 4);
-        check((486..=most).contains(&slow), format!("{slow} over 10 ms"));
-        wrong
-    }
+        let waited = |wait: u64| wait - slack..=wait + drain + slack;
+        let checks = [
+            ("completed", figure(&result, "/operations/completed"), 5_000..=5_000),
+            ("p99", of("response/p99"), waited(450_000_000)),
+            ("p95", of("response/p95"), waited(250_000_000)),
+            // The ten that were under way waited in the server; the others were not sent.
+            ("longest service", of("service/max"), 490_000_000..=u64::MAX),
+            ("p99 of service", of("service/p99"), 0..=untouched + slack - 1),
+            ("over 10 ms", slow, 486..=490 + drain / 1_000_000 + 4),
+        ];
+        let wrong: Vec<_> = checks.iter().filter(|(_, n, range)| !range.contains(n)).collect();
+        Trial { holds: wrong.is_empty(), figures: format!("{wrong:?} of {checks:?}") }
+    })
 }

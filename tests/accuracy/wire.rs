@@ -8,8 +8,8 @@ use crate::util::figure;
 /// Requests per second, and the gap between two.
 const RATE: u64 = 10_000;
 const GAP_NS: i64 = 100_000;
-/// What half of the requests, and 99 % of them, may be late on the wire. What is beyond is the machine's: a hypervisor takes a
-/// CPU for milliseconds, and who has none can send nothing; it is printed beside what tare reports of it.
+/// What half of the requests, and 99 % of them, may be late on the wire. What is beyond is the
+/// machine's: a hypervisor takes a CPU for milliseconds; it is printed beside what tare reports.
 const LATE_NS: [i64; 2] = [5_000, 25_000];
 
 /// The CPU that a flag names.

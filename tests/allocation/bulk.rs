@@ -1,42 +1,16 @@
 //! The same of bulk streams, whichever end sends.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use tare_engine::bandwidth::client::{BulkClient, BulkSpec};
-use tare_engine::worker::{ProgressSink, SessionSpec};
+use tare_engine::worker::SessionSpec;
 use tare_proto::hello::{Direction, Hello, Test};
 use tare_proto::hello::{Transport, WaitMode};
 use tare_proto::stream::{SocketOptions, StreamAsk};
 use tare_units::Nanos;
-use tare_units::control::{Interrupt, Phase};
+use tare_units::control::Interrupt;
 
-use super::{CLOSED, Kind, Shared, check_on_epoll, check_on_uring};
-
-/// Shows the client's progress to the server's thread, in units of so many bytes: a thousand of
-/// them take long enough for what is done now and then to be done as well.
-pub(super) struct Moved {
-    shared: Arc<Shared>,
-    unit_bytes: u64,
-}
-
-impl ProgressSink for Moved {
-    fn phase(&mut self, _: Phase) {}
-
-    fn counts(&mut self, bytes: u64, _: u64) {
-        let units = bytes / self.unit_bytes;
-        self.shared.completed.store(units, Ordering::Relaxed);
-    }
-
-    fn measure_begins(&mut self) {
-        self.shared.measuring.store(true, Ordering::Relaxed);
-    }
-
-    fn measure_ends(&mut self) {
-        self.shared.measuring.store(false, Ordering::Relaxed);
-    }
-}
+use super::{CLOSED, Kind, LENGTH, Progress, TIMEOUT, WAKEUP, WARMUP, check, epoll, if_uring};
 
 #[derive(Debug, Clone, Copy)]
 struct Bulk {
@@ -75,7 +49,7 @@ const CASES: &[Bulk] = &[
     Bulk { discard: true, ..LARGE },
 ];
 
-const ZERO_COPY: &[Bulk] = &[Bulk { zero_copy: true, ..LARGE }];
+const ZERO_COPY: Bulk = Bulk { zero_copy: true, ..LARGE };
 
 /// Each of these in each direction.
 fn every_way(cases: &[Bulk]) -> Vec<Bulk> {
@@ -85,27 +59,27 @@ fn every_way(cases: &[Bulk]) -> Vec<Bulk> {
 }
 
 impl Kind for Bulk {
-    type Client = BulkClient<Moved>;
+    type Client = BulkClient<Progress>;
 
     fn wait(&self) -> WaitMode {
         WaitMode::Block
     }
 
-    fn client(&self, to: SocketAddr, shared: &Arc<Shared>) -> Self::Client {
-        let warmup = Nanos::from_millis(50);
-        let duration = Nanos::from_secs(60);
+    /// A thousand of them take long enough for what is done now and then to be done as well.
+    fn unit_bytes(&self) -> u64 {
+        self.unit_bytes
+    }
+
+    fn client(&self, to: SocketAddr, progress: Progress) -> Self::Client {
         let ask = StreamAsk {
-            warmup_ns: warmup.0,
-            duration_ns: duration.0,
-            bytes: 0,
+            warmup_ns: WARMUP.0,
+            duration_ns: LENGTH.0,
             interval_ns: Nanos::from_millis(10).0,
             rate_bits_per_s: self.rate_bits_per_s,
-            stream: 0,
             streams: self.streams,
             zero_copy: self.zero_copy,
-            zero_copy_auto: false,
             discard: self.discard,
-            socket: SocketOptions::default(),
+            ..StreamAsk::default()
         };
         let hello = Hello {
             test: Test::Stream,
@@ -116,24 +90,22 @@ impl Kind for Bulk {
             ..CLOSED.hello()
         };
         let spec = BulkSpec {
-            session: SessionSpec::new(to, hello, None, Nanos::from_secs(10), 1),
+            session: SessionSpec::new(to, hello, None, TIMEOUT, 1),
             options: SocketOptions::default(),
             streams: self.streams,
             first: 0,
-            wakeup: Nanos::from_micros(50),
+            wakeup: WAKEUP,
         };
-        let gauge = Moved { shared: Arc::clone(shared), unit_bytes: self.unit_bytes };
-        BulkClient::new(spec, gauge, Interrupt::default())
+        BulkClient::new(spec, progress, Interrupt::default())
     }
 }
 
 #[test]
 fn nothing_is_allocated_by_streams_on_epoll() {
-    check_on_epoll(&every_way(CASES));
+    check(&every_way(CASES), epoll);
 }
 
 #[test]
 fn nothing_is_allocated_by_streams_on_uring() {
-    check_on_uring(&every_way(CASES));
-    check_on_uring(&every_way(ZERO_COPY));
+    if_uring(|uring| check(&every_way(&[CASES, &[ZERO_COPY]].concat()), uring));
 }

@@ -7,15 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use crossbeam::channel::{Sender, bounded};
-use tare_driver::BackendChoice;
 use tare_driver::clock::{Clock, MonotonicClock};
-use tare_driver::epoll::EpollDriver;
-use tare_driver::probe;
-use tare_driver::uring::UringDriver;
-use tare_driver::{Backend, Driver, Waker};
+use tare_driver::{Driver, Waker};
 use tare_engine::http::client::{HttpClient, HttpSpec};
 use tare_engine::http::plan::HttpPlan;
-use tare_engine::schedule::{Schedule, Share};
 use tare_engine::server::worker::http::{
     Arrivals, HttpArrival, HttpServer, HttpSettings, StampClock, inbox,
 };
@@ -27,9 +22,8 @@ use tare_units::control::Interrupt;
 use tare_units::target::Target;
 use tare_units::{Instant, Nanos};
 
-use super::{Progress, Shared, alone, ask, count};
-
-const INTERVAL: Nanos = Nanos::from_millis(100);
+use super::{INTERVAL, LENGTH, Progress, Shared, TIMEOUT, WAKEUP, WARMUP};
+use super::{alone, ask, count, epoll, if_uring, schedule};
 
 #[derive(Debug, Clone, Copy)]
 struct Case {
@@ -69,8 +63,7 @@ impl Case {
     fn client(&self, to: SocketAddr, shared: &Arc<Shared>) -> HttpClient<Progress> {
         let request = RequestSpec::get(self.path, &to.to_string());
         let requests = Requests::new(&[(request, 1)], self.pipeline, 1);
-        let plan =
-            HttpPlan { connect_timeout: Nanos::from_secs(10), ..HttpPlan::to(Target::Loopback) };
+        let plan = HttpPlan { connect_timeout: TIMEOUT, ..HttpPlan::to(Target::Loopback) };
         let spec = HttpSpec {
             plan: Arc::new(plan),
             to: Destination::Tcp(to),
@@ -80,21 +73,18 @@ impl Case {
             connects_at_once: 256,
             connect_gap: Nanos::ZERO,
             run: LoopPlan {
-                warmup: Nanos::from_millis(50),
-                duration: Some(Nanos::from_secs(60)),
+                warmup: WARMUP,
+                duration: Some(LENGTH),
                 count: None,
-                timeout: Nanos::from_secs(10),
+                timeout: TIMEOUT,
                 interval: INTERVAL,
-                wakeup: Nanos::from_micros(50),
+                wakeup: WAKEUP,
                 slots: self.connections,
                 depth: self.pipeline,
             },
         };
-        let schedule = self
-            .rate_per_s
-            .map(|rate| Schedule::constant(rate, Share::WHOLE).expect("a legal rate"));
-        let progress = Progress(Arc::clone(shared));
-        HttpClient::new(spec, schedule, 0, progress, Interrupt::default())
+        let progress = Progress { shared: Arc::clone(shared), unit: 1 };
+        HttpClient::new(spec, schedule(self.rate_per_s), 0, progress, Interrupt::default())
     }
 }
 
@@ -191,14 +181,10 @@ fn check<D: Driver<Socket = OwnedFd>>(open: fn() -> D) {
 
 #[test]
 fn nothing_is_allocated_by_http_on_epoll() {
-    check(|| EpollDriver::new().expect("epoll is there"));
+    check(epoll);
 }
 
 #[test]
 fn nothing_is_allocated_by_http_on_uring() {
-    if let Err(error) = probe::choose(BackendChoice::Only(Backend::Uring)) {
-        crate::util::left_out(&error.to_string());
-        return;
-    }
-    check(|| UringDriver::new().expect("the probe says that it works"));
+    if_uring(check);
 }

@@ -1,11 +1,13 @@
 //! Datagrams: lost, duplicated, out of order.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::options::counters;
-use super::{adds_up, bw, flows, measured, number};
+use super::{adds_up, flows, measured, number};
 use crate::netns::{Netns, ip};
-use crate::util::{Job, Serve, backends, figure, is_root, left_out, test_words, warnings};
+use crate::util::{
+    Job, Ran, Serve, backends, figure, is_root, left_out, on_backends, program, test_words,
+    warnings,
+};
 
 /// Drops one in ten of what arrives with 1000 bytes of payload, and counts both.
 const DROP_ONE_IN_TEN: &str = "table inet t {\n\
@@ -18,35 +20,44 @@ fn what_is_dropped_on_the_way_is_lost_to_the_datagram() {
     if !is_root("ip netns") {
         return;
     }
-    for backend in backends() {
-        for direction in ["up", "down"] {
-            for streams in [1, 3] {
-                let netns = Netns::make();
-                netns.nft(DROP_ONE_IN_TEN);
-                let flags = format!(
-                    "--udp --size 1000 --rate 20M -n 2000 -P {streams} --direction {direction} --backend {backend}"
-                );
-                // The receiver is inside.
-                let report = if direction == "up" {
-                    bw(netns.serve().address(), &flags).exits(0).report()
-                } else {
-                    let serve = Serve::start(&format!("--listen {}:0", netns.outer));
-                    let words = test_words("bw", serve.address(), &flags);
-                    Job::start(netns.tare(&words)).wait().exits(0).report()
-                };
-                let result = &report["results"][0];
-                adds_up(result, &flags);
-                let (_, flow) = flows(result)[0];
-                let counters = counters(&netns);
-                assert_eq!(flow["datagrams"]["sent"], 2000, "{flags}");
-                assert_eq!(counters["came"], 2000, "{flags}: {counters}");
-                assert_eq!(counters["dropped"], 200, "{flags}: {counters}");
-                assert_eq!(flow["datagrams"]["lost"], counters["dropped"], "{flags}");
-                assert_eq!(flow["datagrams"]["duplicated"], 0);
-                assert_eq!(flow["datagrams"]["reordered"], 0);
-            }
-        }
+    let ways = [("up", 1), ("up", 3), ("down", 1), ("down", 3)];
+    for (backend, (direction, streams)) in on_backends(ways) {
+        let netns = Netns::make();
+        netns.nft(DROP_ONE_IN_TEN);
+        let flags = format!(
+            "--udp --size 1000 --rate 20M -n 2000 -P {streams} --direction {direction} --backend {backend}"
+        );
+        // The receiver is inside.
+        let report = if direction == "up" {
+            netns.serve().test("bw", &flags).exits(0).report()
+        } else {
+            measured_inside(&netns, &flags)
+        };
+        let result = &report["results"][0];
+        adds_up(result, &flags);
+        let datagrams = &flows(result)[0].1["datagrams"];
+        let counters = netns.counters();
+        assert_eq!(datagrams["sent"], 2000, "{flags}");
+        assert_eq!(counters["came"], 2000, "{flags}: {counters}");
+        assert_eq!(counters["dropped"], 200, "{flags}: {counters}");
+        assert_eq!(datagrams["lost"], counters["dropped"], "{flags}");
+        assert_eq!((&datagrams["duplicated"], &datagrams["reordered"]), (&json!(0), &json!(0)));
     }
+}
+
+/// What a client in a namespace measures to a server outside.
+fn measured_inside(netns: &Netns, flags: &str) -> Value {
+    let serve = Serve::start(&format!("--listen {}:0", netns.outer));
+    let words = test_words("bw", serve.address(), flags);
+    let report = Job::start(netns.tare(&words)).wait().exits(0).report();
+    serve.stops();
+    report
+}
+
+/// Lets the path into a namespace be as netem makes it.
+fn disturb(netns: &Netns, verb: &str, how: &str) -> Ran {
+    let words = format!("qdisc {verb} dev {} root netem {how}", netns.name);
+    Job::start(program("tc", &words)).wait()
 }
 
 #[test]
@@ -57,27 +68,18 @@ fn datagrams_that_come_twice_or_out_of_order_are_counted() {
     for backend in backends() {
         let netns = Netns::make();
         let serve = netns.serve();
-        let mut twice = std::process::Command::new("tc");
-        let words = format!("qdisc add dev {} root netem duplicate 10%", netns.name);
-        twice.args(words.split_whitespace());
-        let ran = Job::start(twice).wait();
+        let ran = disturb(&netns, "add", "duplicate 10%");
         if ran.code != Some(0) {
             left_out(&format!("this kernel has no netem: {}", ran.stderr.trim_end()));
             return;
         }
         let flags = format!("--udp --size 1000 --rate 10M -n 2000 --backend {backend}");
-        let report = bw(serve.address(), &flags).exits(0).report();
+        let report = serve.test("bw", &flags).exits(0).report();
         let bandwidth = &report["results"][0]["bandwidth"];
         assert!((100..300).contains(&figure(bandwidth, "/duplicated_datagrams")), "{bandwidth:#}");
         assert_eq!(figure(bandwidth, "/lost_datagrams"), 0);
-        let mut late = std::process::Command::new("tc");
-        let words = format!(
-            "qdisc change dev {} root netem delay 5ms reorder 90% duplicate 0%",
-            netns.name
-        );
-        late.args(words.split_whitespace());
-        Job::start(late).wait().exits(0);
-        let report = bw(serve.address(), &flags).exits(0).report();
+        disturb(&netns, "change", "delay 5ms reorder 90% duplicate 0%").exits(0);
+        let report = serve.test("bw", &flags).exits(0).report();
         let bandwidth = &report["results"][0]["bandwidth"];
         assert!(figure(bandwidth, "/reordered_datagrams") > 50, "{bandwidth:#}");
         assert_eq!(figure(bandwidth, "/lost_datagrams"), 0);
@@ -92,7 +94,6 @@ fn datagrams_that_a_device_sends_twice_are_counted_once_and_as_duplicates() {
     }
     for backend in backends() {
         let netns = Netns::make();
-        let serve = Serve::start(&format!("--listen {}:0", netns.outer));
         netns.nft(
             "table netdev t {\ncounter doubled { }\nchain c {\n\
              type filter hook egress device inner priority 0;\n\
@@ -100,79 +101,59 @@ fn datagrams_that_a_device_sends_twice_are_counted_once_and_as_duplicates() {
              counter name doubled meta mark set 7 dup to \"inner\"\n}\n}\n",
         );
         let flags = format!("--udp --size 1000 --rate 10M -n 1000 --backend {backend}");
-        let words = test_words("bw", serve.address(), &flags);
-        let report = Job::start(netns.tare(&words)).wait().exits(0).report();
+        let report = measured_inside(&netns, &flags);
         let result = &report["results"][0];
         adds_up(result, &flags);
-        let doubled = &counters(&netns)["doubled"];
+        let doubled = &netns.counters()["doubled"];
         let bandwidth = &result["bandwidth"];
         assert_eq!(bandwidth["duplicated_datagrams"], *doubled, "{bandwidth:#}");
         assert_eq!(*doubled, 100);
         assert_eq!(bandwidth["lost_datagrams"], 0);
         assert_eq!(bandwidth["received_bytes"], 1_000_000);
-        serve.stops();
     }
 }
 
 #[test]
 fn a_rate_above_what_the_path_carries_is_said_to_be() {
-    for backend in backends() {
-        for flags in ["--rate 2T", "--rate 2T --direction down", "--udp --rate 2T"] {
-            let flags = format!("{flags} -d 200ms --wait block");
-            let report = measured(&flags, backend);
-            let result = &report["results"][0];
-            let (_, flow) = flows(result)[0];
-            assert!(number(flow, "bits_per_s") < 1e12, "{flow:#}");
-            assert!(figure(flow, "/pacing/unsent") > 100, "{flow:#}");
-            let operations = &result["operations"];
-            assert_eq!(operations["unsent_at_end"], flow["pacing"]["unsent"]);
-            // Whoever is to blame: the path, or a client without CPU to spare.
-            let codes = warnings(&report);
-            let named = ["rate-not-reached", "generator-saturated"];
-            assert!(named.iter().any(|code| codes.contains(code)), "{codes:?}");
-        }
+    let cases = ["--rate 2T", "--rate 2T --direction down", "--udp --rate 2T"];
+    for (backend, flags) in on_backends(cases) {
+        let report = measured(&format!("{flags} -d 200ms --wait block"), backend);
+        let result = &report["results"][0];
+        let (_, flow) = flows(result)[0];
+        assert!(number(flow, "bits_per_s") < 1e12, "{flow:#}");
+        assert!(figure(flow, "/pacing/unsent") > 100, "{flow:#}");
+        assert_eq!(result["operations"]["unsent_at_end"], flow["pacing"]["unsent"]);
+        // Whoever is to blame: the path, or a client without CPU to spare.
+        let codes = warnings(&report);
+        let named = ["rate-not-reached", "generator-saturated"];
+        assert!(named.iter().any(|code| codes.contains(code)), "{codes:?}");
     }
 }
 
 #[test]
 fn a_load_within_a_namespace_by_its_own_address() {
     // IPv6, over a link of its own.
-    if !is_root("ip netns") {
-        return;
-    }
-    let netns = Netns::make();
-    for words in [
-        format!("-n {} addr add 2001:db8:7::2/64 dev inner nodad", netns.name),
-        format!("addr add 2001:db8:7::1/64 dev {} nodad", netns.name),
-    ] {
-        ip(&words).exits(0);
-    }
+    let Some(netns) = Netns::if_root() else { return };
+    ip(&format!("-n {} addr add 2001:db8:7::2/64 dev inner nodad", netns.name)).exits(0);
+    ip(&format!("addr add 2001:db8:7::1/64 dev {} nodad", netns.name)).exits(0);
     let serve = Serve::started(netns.tare(&Serve::words("--listen [2001:db8:7::2]:0")));
-    for backend in backends() {
-        for proto in ["tcp", "udp"] {
-            for direction in ["up", "down"] {
-                let flags = format!(
-                    "--bytes 200k --rate 50M --bind 2001:db8:7::1 --proto {proto} --direction {direction} --backend {backend}"
-                );
-                let report =
-                    Job::tare(&test_words("bw", serve.address(), &flags)).wait().exits(0).report();
-                let result: &Value = &report["results"][0];
-                adds_up(result, &flags);
-                assert_eq!(
-                    result["bandwidth"]["received_bytes"], result["bandwidth"]["sent_bytes"],
-                    "{flags}"
-                );
-            }
-        }
+    let ways = [("tcp", "up"), ("tcp", "down"), ("udp", "up"), ("udp", "down")];
+    for (backend, (proto, direction)) in on_backends(ways) {
+        let flags = format!(
+            "--bytes 200k --rate 50M --bind 2001:db8:7::1 --proto {proto} --direction {direction} --backend {backend}"
+        );
+        let report = serve.test("bw", &flags).exits(0).report();
+        let result = &report["results"][0];
+        adds_up(result, &flags);
+        let bandwidth = &result["bandwidth"];
+        assert_eq!(bandwidth["received_bytes"], bandwidth["sent_bytes"], "{flags}");
     }
     serve.stops();
 }
 
 /// `FragCreates` of the namespace's kernel (RFC 4293, `ipSystemStatsOutFragCreates`).
 fn fragments_created(netns: &Netns) -> u64 {
-    let mut command = netns.command("cat");
-    command.arg("/proc/net/snmp");
-    let text = Job::start(command).wait().exits(0).stdout;
+    let text = netns.run("cat", "/proc/net/snmp").stdout;
     let mut lines = text.lines().filter(|line| line.starts_with("Ip: "));
     let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
     let mut both = names.split(' ').zip(values.split(' '));
@@ -181,7 +162,7 @@ fn fragments_created(netns: &Netns) -> u64 {
 }
 
 #[test]
-fn datagrams_share_sends_up_to_the_paths_mtu_and_beyond_it_are_told_as_fragments() {
+fn datagrams_share_sends_up_to_the_paths_mtu_and_beyond_it_are_fragments() {
     if !is_root("ip netns") {
         return;
     }
@@ -193,14 +174,14 @@ fn datagrams_share_sends_up_to_the_paths_mtu_and_beyond_it_are_told_as_fragments
                 let flags = format!(
                     "--udp --size {size} -d 100ms --direction {direction} --backend {backend}"
                 );
-                let report = bw(serve.address(), &flags).exits(0).report();
+                let report = serve.test("bw", &flags).exits(0).report();
                 let (_, flow) = flows(&report["results"][0])[0];
                 let datagrams = &flow["datagrams"];
                 assert_eq!(datagrams["per_send"], per_send, "{flags}: {flow:#}");
                 assert_eq!(datagrams["fragments"], fragments, "{flags}: {flow:#}");
                 assert_eq!(datagrams["path_mtu_bytes"], 1500, "{flags}");
-                let is_told = warnings(&report).contains(&"fragmented");
-                assert_eq!(is_told, fragments > 1, "{flags}");
+                let is_warned = warnings(&report).contains(&"fragmented");
+                assert_eq!(is_warned, fragments > 1, "{flags}");
                 assert_eq!(flow["per_send_reason"].is_string(), per_send == 1, "{flags}");
             }
         }
@@ -208,13 +189,12 @@ fn datagrams_share_sends_up_to_the_paths_mtu_and_beyond_it_are_told_as_fragments
         let before = fragments_created(&netns);
         let flags =
             format!("--udp --size 20K --rate 20M -n 50 --direction down --backend {backend}");
-        let report = bw(serve.address(), &flags).exits(0).report();
+        let report = serve.test("bw", &flags).exits(0).report();
         let (_, flow) = flows(&report["results"][0])[0];
-        let told = figure(flow, "/datagrams/fragments");
-        assert_eq!(told, 14, "{flow:#}");
-        assert_eq!(fragments_created(&netns) - before, 50 * told, "{flow:#}");
+        assert_eq!(figure(flow, "/datagrams/fragments"), 14, "{flow:#}");
+        assert_eq!(fragments_created(&netns) - before, 50 * 14, "{flow:#}");
         let flags = format!("--udp --size 4000 -n 20 --backend {backend}");
-        let report = Job::lat(serve.address(), &flags).wait().exits(0).report();
+        let report = serve.lat(&flags).exits(0).report();
         assert_eq!(report["results"][0]["params"]["fragments_per_datagram"], 3);
         assert!(warnings(&report).contains(&"fragmented"));
         serve.stops();
@@ -244,7 +224,7 @@ fn a_path_that_turns_out_to_be_narrower_is_sent_on_one_datagram_at_a_time() {
 }
 
 #[test]
-fn what_had_no_room_in_the_receive_buffer_is_told_with_its_size() {
+fn what_had_no_room_in_the_receive_buffer_is_reported_with_its_size() {
     for backend in backends() {
         // Nobody empties so small a buffer as fast as it is filled.
         let flags = "--udp --size 1400 --rcvbuf 4K -d 200ms";

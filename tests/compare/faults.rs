@@ -2,25 +2,25 @@
 
 use nix::sys::signal::Signal;
 
-use super::{blocks, cell, visited};
-use crate::util::{Job, Serve, figure, run};
+use super::{arm, blocks, cell, visited};
+use crate::util::{Job, Serve, array, eventually, figure, run, words};
 
 #[test]
 fn an_arm_that_dies_leaves_the_blocks_of_the_others() {
     let [a, b, c] = [(); 3].map(|()| Serve::start(""));
-    let arms =
-        [format!("a={}", a.address()), format!("b={}", b.address()), format!("c={}", c.address())];
-    let mut words = vec!["compare"];
-    words.extend(arms.iter().map(String::as_str));
-    words.extend(["--blocks", "12", "--block-duration", "40ms", "-o"]);
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("so-far.json");
-    words.push(file.to_str().unwrap());
-    words.extend(["--format", "json", "--", "lat", "--warmup", "1ms", "--wait", "block"]);
-    words.extend(["--timeout", "500ms"]);
-    let job = Job::tare(&words);
+    let line = format!(
+        "compare {} {} {} --blocks 12 --block-duration 40ms -o {} --format json -- \
+         lat --warmup 1ms --wait block --timeout 500ms",
+        arm(("a", &a)),
+        arm(("b", &b)),
+        arm(("c", &c)),
+        file.display()
+    );
+    let job = Job::tare(&words(&line));
     // The file is rewritten after each block.
-    crate::util::eventually("three blocks", || {
+    eventually("three blocks", || {
         let text = std::fs::read_to_string(&file).unwrap_or_default();
         let report = serde_json::from_str::<serde_json::Value>(&text);
         report.is_ok_and(|report| figure(&report, "/comparison/blocks_done") >= 3)
@@ -36,7 +36,7 @@ fn an_arm_that_dies_leaves_the_blocks_of_the_others() {
     // It was given up, and the others were visited until the end.
     assert_eq!(blocks(&report).len(), 12);
     assert_eq!(visited(&blocks(&report)[11]).len(), 6);
-    let of = |arm: &str| cell(&report, arm, "p50")["blocks"].as_array().unwrap().len();
+    let of = |arm: &str| array(cell(&report, arm, "p50"), "/blocks").len();
     assert_eq!(of("c"), 12);
     assert!((3..12).contains(&of("b")), "{}", of("b"));
     a.stops();

@@ -1,58 +1,53 @@
 //! `tare compare --baseline-file`: two saved results, as a script meets them.
 
 use std::fs;
-use std::path::Path;
 
-use crate::util::run;
+use crate::util::{Ran, run, run_line};
 
 fn golden(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    path.join(name).to_str().unwrap().to_owned()
+    format!("{}/tests/golden/saved/{name}.json", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Compares a saved result with itself.
+fn with_itself(name: &str, flags: &str) -> Ran {
+    let file = golden(name);
+    run_line(&format!("compare --baseline-file {file} {file} {flags}"))
 }
 
 #[test]
 fn a_change_that_blocks_do_not_decide_has_an_exit_code_of_its_own() {
-    for (name, exit) in [("saved/compare-lat.json", 0), ("saved/compare.json", 5)] {
-        let file = golden(name);
-        run(&["compare", "--baseline-file", &file, &file]).exits(exit);
+    with_itself("compare", "").exits(5);
+    for (flags, cautions) in [
+        ("--format json", true),
+        ("--format json --quiet", false),
+        // There it stands in the text.
+        ("", false),
+    ] {
+        let ran = with_itself("compare-lat", flags).exits(0);
+        let caution = ran.stderr.contains("not measured in turns");
+        assert_eq!(caution, cautions, "{flags}: {}", ran.stderr);
+        assert!(ran.stdout.contains("not measured in turns"));
     }
 }
 
 #[test]
 fn flags_of_a_run_are_refused_without_one() {
-    let file = golden("saved/compare-lat.json");
-    let words = ["compare", "--baseline-file", &file, &file];
-    for flags in
-        [&["--strict"][..], &["--label", "x"], &["--percentiles", "50"], &["--blocks", "7"]]
-    {
-        let ran = run(&[&words[..], flags].concat()).exits(2);
-        assert!(ran.stderr.contains(flags[0]), "{}", ran.stderr);
-    }
-    let measured = run(&[&words[..], &["--", "lat"]].concat()).exits(2);
-    assert!(measured.stderr.contains("one other saved result"));
-}
-
-#[test]
-fn the_caution_is_told_beside_what_scripts_read_unless_quiet() {
-    let file = golden("saved/compare-lat.json");
-    let words = ["compare", "--baseline-file", &file, &file];
-    for (flags, is_told) in [
-        (&["--format", "json"][..], true),
-        (&["--format", "json", "--quiet"], false),
-        // There it stands in the text.
-        (&[], false),
+    for (flags, says) in [
+        ("--strict", "--strict"),
+        ("--label x", "--label"),
+        ("--percentiles 50", "--percentiles"),
+        ("--blocks 7", "--blocks"),
+        ("-- lat", "one other saved result"),
     ] {
-        let ran = run(&[&words[..], flags].concat()).exits(0);
-        let caution = ran.stderr.contains("not measured in turns");
-        assert_eq!(caution, is_told, "{flags:?}: {}", ran.stderr);
-        assert!(ran.stdout.contains("not measured in turns"));
+        let ran = with_itself("compare-lat", flags).exits(2);
+        assert!(ran.stderr.contains(says), "{flags}: {}", ran.stderr);
     }
 }
 
 #[test]
 fn what_is_read_is_not_written_over() {
     let dir = tempfile::tempdir().unwrap();
-    let whole = fs::read_to_string(golden("saved/compare-lat.json")).unwrap();
+    let whole = fs::read_to_string(golden("compare-lat")).unwrap();
     let file = |name: &str| {
         let path = dir.path().join(name);
         fs::write(&path, &whole).unwrap();

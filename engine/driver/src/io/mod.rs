@@ -12,7 +12,7 @@ pub(crate) use operations::{OPERATIONS_MAX, Operations};
 use tare_units::Nanos;
 
 /// A socket that a driver holds. Ids are reused after the close has completed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SocketId(pub u32);
 
 impl Default for SocketId {

@@ -6,7 +6,7 @@ use tare_stats::histogram::Added;
 
 #[test]
 fn every_round_trip_is_twice_the_latency() {
-    for setup in Setup::both(|_| {}) {
+    for setup in Setup::default().over_both() {
         let results = setup.run();
         // 100 ms hold 500 round trips; the last was sent before the end.
         assert_eq!((results.operations().sent, results.ends()), (500, (500, 0)));
@@ -24,12 +24,10 @@ fn every_round_trip_is_twice_the_latency() {
 
 #[test]
 fn the_servers_delay_is_measured_to_the_nanosecond_and_parted_from_the_path() {
-    const DELAY: Nanos = Nanos::from_micros(37);
-    for setup in Setup::both(|setup| {
-        setup.server_delay = DELAY;
-        setup.duration = Some(ms(10));
-        setup.step = Nanos(1_000);
-    }) {
+    const DELAY: Nanos = us(37);
+    let setup =
+        Setup { server_delay: DELAY, duration: ms(10), step: Nanos(1_000), ..Setup::default() };
+    for setup in setup.over_both() {
         let results = setup.run();
         results.assert_each(Metric::Residence, DELAY);
         results.assert_each(Metric::Path, ROUND_TRIP);
@@ -51,11 +49,8 @@ fn messages_too_short_for_the_residence_get_it_in_the_figures() {
 #[test]
 fn a_count_is_kept_exactly() {
     for count in [1, 2, 100] {
-        for setup in Setup::both(|setup| {
-            setup.count = Some(count);
-            setup.connections = 3;
-            setup.warmup = ms(2);
-        }) {
+        let setup = Setup { count: Some(count), connections: 3, warmup: ms(2), ..Setup::default() };
+        for setup in setup.over_both() {
             let results = setup.run();
             let operations = results.operations();
             assert_eq!((operations.due, operations.completed), (count, count));
@@ -67,10 +62,8 @@ fn a_count_is_kept_exactly() {
 
 #[test]
 fn the_warm_up_stands_in_its_own_block_alone() {
-    for setup in Setup::both(|setup| {
-        setup.warmup = ms(10);
-        setup.connections = 2;
-    }) {
+    let setup = Setup { warmup: ms(10), connections: 2, ..Setup::default() };
+    for setup in setup.over_both() {
         let results = setup.run();
         let (outcome, recording) = (&results.outcome, &results.tally.recording);
         assert_eq!(results.warmup().completed, 2 * 50);
@@ -113,13 +106,9 @@ fn a_reply_within_the_turn_in_which_measuring_begins_is_in_its_place() {
 #[test]
 fn a_reply_that_was_found_late_is_charged_to_the_quantiles_that_it_can_have_moved() {
     const AWAY: Nanos = ms(4);
-    let mut world = Setup {
-        wait: WaitMode::Spin,
-        duration: Some(ms(400)),
-        step: Nanos::from_micros(10),
-        ..Setup::default()
-    }
-    .started();
+    let mut world =
+        Setup { wait: WaitMode::Spin, duration: ms(400), step: us(10), ..Setup::default() }
+            .started();
     let mut turns = 0;
     while !world.is_finished() {
         world.settle();

@@ -6,9 +6,9 @@ use tare_units::bounds::{CLOSING_MAX, DRAIN_INTERRUPTED, FINISH_INTERRUPTED};
 #[test]
 fn a_vanished_server_ends_a_tcp_run_within_its_timeout() {
     for (connect_each, duration, timeout) in
-        [(false, Nanos::from_secs(3_600), ms(500)), (true, ms(400), ms(100))]
+        [(false, secs(3_600), ms(500)), (true, ms(400), ms(100))]
     {
-        let setup = Setup { connect_each, timeout, duration: Some(duration), ..Setup::default() };
+        let setup = Setup { connect_each, timeout, duration, ..Setup::default() };
         let mut world = Setup { connections: 3, ..setup }.started();
         world.run_to(ms(50));
         world.net.partition();
@@ -32,7 +32,7 @@ fn lost_datagrams_are_timeouts_and_never_hang() {
     for connections in [1, 4] {
         let results = Setup {
             wire: SimConfig { datagram_loss: 0.05, seed: 3, ..wire() },
-            duration: Some(Nanos::from_secs(10)),
+            duration: secs(10),
             timeout: ms(20),
             connections,
             ..Setup::udp()
@@ -54,7 +54,7 @@ fn lost_datagrams_are_timeouts_and_never_hang() {
 #[test]
 fn late_replies_are_counted_and_not_taken_for_others() {
     const STALLS: u64 = 3;
-    let setup = Setup { duration: Some(Nanos::from_secs(2)), timeout: ms(100), ..Setup::udp() };
+    let setup = Setup { duration: secs(2), timeout: ms(100), ..Setup::udp() };
     let mut world = setup.started();
     for stall in 0..STALLS {
         // Long enough for one request to be given up and a second one to be sent.
@@ -73,7 +73,7 @@ fn late_replies_are_counted_and_not_taken_for_others() {
 fn a_reset_is_an_error_with_its_name_and_ends_the_run() {
     for rate_per_s in [None, Some(10_000.0)] {
         let setup = Setup { connections: 2, rate_per_s, ..Setup::default() };
-        let world = Setup { duration: Some(Nanos::from_secs(60)), ..setup }.started();
+        let world = Setup { duration: secs(60), ..setup }.started();
         world.net.plan_reset(world.started_at + Nanos(20_050_000));
         let results = world.finish();
         assert!((1..=2).contains(&results.operations().failed), "{:?}", results.operations());
@@ -87,11 +87,8 @@ fn a_reset_is_an_error_with_its_name_and_ends_the_run() {
 #[test]
 fn an_interrupt_drains_and_leaves_a_partial_result() {
     for rate_per_s in [None, Some(20_000.0)] {
-        for setup in Setup::both(|setup| {
-            setup.duration = Some(Nanos::from_secs(60));
-            setup.connections = 2;
-            setup.rate_per_s = rate_per_s;
-        }) {
+        let setup = Setup { duration: secs(60), connections: 2, rate_per_s, ..Setup::default() };
+        for setup in setup.over_both() {
             let mut world = setup.started();
             world.run_to(Nanos(10_050_000));
             world.interrupt.raise();
@@ -109,7 +106,7 @@ fn an_interrupt_drains_and_leaves_a_partial_result() {
 
 #[test]
 fn an_interrupt_of_a_stalled_run_does_not_wait_for_the_timeout() {
-    for setup in Setup::both(|setup| setup.timeout = Nanos::from_secs(20)) {
+    for setup in (Setup { timeout: secs(20), ..Setup::default() }).over_both() {
         let mut world = setup.started();
         let from = world.started_at + Nanos(10_050_000);
         world.server.frozen = Some((from, Instant::FAR_FUTURE));
@@ -127,7 +124,7 @@ fn an_interrupt_of_a_stalled_run_does_not_wait_for_the_timeout() {
 
 #[test]
 fn an_interrupt_of_the_warm_up_measures_nothing() {
-    for setup in Setup::both(|setup| setup.warmup = SECOND) {
+    for setup in (Setup { warmup: SECOND, ..Setup::default() }).over_both() {
         let mut world = setup.started();
         world.run_to(ms(10));
         world.interrupt.raise();
@@ -141,13 +138,13 @@ fn an_interrupt_of_the_warm_up_measures_nothing() {
 
 #[test]
 fn short_reads_and_writes_of_large_messages_change_nothing_but_the_time() {
-    let jitter = Nanos::from_micros(20);
+    let jitter = us(20);
     for seed in 0..5 {
         let results = Setup {
             wire: SimConfig { seed, jitter, short_reads: 0.5, short_writes: 0.5, ..wire() },
             size_bytes: 64 << 10,
             connections: 2,
-            duration: Some(ms(20)),
+            duration: ms(20),
             ..Setup::default()
         }
         .run();
@@ -165,7 +162,7 @@ fn short_reads_and_writes_of_large_messages_change_nothing_but_the_time() {
 #[test]
 fn the_same_seed_gives_the_same_result() {
     let fingerprint = |seed| {
-        let jitter = Nanos::from_micros(50);
+        let jitter = us(50);
         let (datagram_loss, datagram_reorder) = (0.05, 0.05);
         let wire = SimConfig { seed, jitter, datagram_loss, datagram_reorder, ..wire() };
         let results = Setup { wire, connections: 3, timeout: ms(10), ..Setup::udp() }.run();
@@ -186,7 +183,7 @@ fn a_connection_for_each_operation() {
             connect_each: true,
             connections: 1 + quarter_round % 3,
             warmup: Nanos(5_000_000 + u64::from(quarter_round) * ROUND_TRIP.0 / 4),
-            duration: Some(Nanos(100_000_000 + u64::from(quarter_round) * 30_000)),
+            duration: Nanos(100_000_000 + u64::from(quarter_round) * 30_000),
             ..Setup::default()
         }
         .run();
@@ -205,7 +202,7 @@ fn a_connection_for_each_operation() {
 
 #[test]
 fn a_refusal_names_its_reason_and_measures_nothing() {
-    for setup in Setup::both(|setup| setup.sessions_max = 0) {
+    for setup in (Setup { sessions_max: 0, ..Setup::default() }).over_both() {
         let results = setup.run();
         assert_eq!(results.operations().sent, 0);
         assert_eq!(results.errors("handshake", "refused"), 1);
@@ -239,10 +236,8 @@ fn nobody_there_and_nobody_answering_are_distinguished() {
 /// The server answers nothing while the run ends by itself, and would be waited for much longer.
 #[test]
 fn an_interrupt_that_comes_while_a_run_ends_shortens_that() {
-    for setup in Setup::both(|setup| {
-        setup.duration = Some(ms(20));
-        setup.timeout = Nanos::from_secs(20);
-    }) {
+    let setup = Setup { duration: ms(20), timeout: secs(20), ..Setup::default() };
+    for setup in setup.over_both() {
         for drains in [true, false] {
             let mut world = setup.started();
             // Else the last reply comes, and the figures do not.

@@ -38,13 +38,23 @@ impl Hand {
         let mut io = net.driver();
         let socket = io.open(spec).unwrap();
         io.push(Token(0), Op::Connect { socket, to: listen() }).unwrap();
-        let inbox = io.allocate(INBOX as usize).unwrap();
+        Self::on(io, socket, false)
+    }
+
+    /// The other end of a connection.
+    pub(super) fn accepted(net: &SimNet, socket: SimSocket) -> Self {
+        let mut io = net.driver();
+        let socket = io.adopt(socket).unwrap();
+        Self::on(io, socket, true)
+    }
+
+    fn on(mut io: SimDriver, socket: SocketId, connected: bool) -> Self {
         Self {
+            inbox: io.allocate(INBOX as usize).unwrap(),
             io,
             socket,
-            inbox,
             outbox: VecDeque::new(),
-            connected: false,
+            connected,
             sending: false,
             receiving: false,
             deaf: false,
@@ -70,6 +80,10 @@ impl Hand {
         if !bytes.is_empty() {
             self.outbox.push_back(bytes);
         }
+    }
+
+    pub(super) fn is_sending(&self) -> bool {
+        !self.outbox.is_empty()
     }
 
     pub(super) fn half_close(&mut self) {

@@ -41,15 +41,31 @@ use tare_units::{Instant, Nanos};
 
 const LISTEN: &str = "127.0.0.1:7117";
 /// One way on the wire.
-const LATENCY: Nanos = Nanos::from_micros(100);
-const ROUND_TRIP: Nanos = Nanos::from_micros(200);
-const MS: Nanos = Nanos::from_millis(1);
-const SECOND: Nanos = Nanos::from_secs(1);
+const LATENCY: Nanos = us(100);
+const ROUND_TRIP: Nanos = us(200);
+const MS: Nanos = ms(1);
+const SECOND: Nanos = secs(1);
 const STEPS_MAX: u32 = 500_000;
-const FOR_EVER: SessionLimits = SessionLimits { idle: Nanos::from_secs(30), duration: Nanos::MAX };
+const FOR_EVER: SessionLimits = SessionLimits { idle: secs(30), duration: Nanos::MAX };
+
+const fn us(n: u64) -> Nanos {
+    Nanos::from_micros(n)
+}
 
 const fn ms(n: u64) -> Nanos {
     Nanos::from_millis(n)
+}
+
+const fn secs(n: u64) -> Nanos {
+    Nanos::from_secs(n)
+}
+
+/// Each of these with each of those.
+fn pairs<A: Copy, B>(
+    these: impl IntoIterator<Item = A>,
+    those: impl IntoIterator<Item = B> + Clone,
+) -> impl Iterator<Item = (A, B)> {
+    these.into_iter().flat_map(move |a| those.clone().into_iter().map(move |b| (a, b)))
 }
 
 fn listen() -> SocketAddr {
@@ -91,7 +107,8 @@ struct Setup {
     connections: u32,
     size_bytes: u32,
     connect_each: bool,
-    duration: Option<Nanos>,
+    duration: Nanos,
+    /// Ends the run instead of the duration.
     count: Option<u64>,
     warmup: Nanos,
     timeout: Nanos,
@@ -113,10 +130,10 @@ impl Default for Setup {
             connections: 1,
             size_bytes: 64,
             connect_each: false,
-            duration: Some(ms(100)),
+            duration: ms(100),
             count: None,
             warmup: Nanos::ZERO,
-            timeout: Nanos::from_secs(2),
+            timeout: secs(2),
             rate_per_s: None,
             server_delay: Nanos::ZERO,
             wait: WaitMode::Block,
@@ -133,12 +150,16 @@ impl Setup {
         Self { transport: Transport::Udp, ..Self::default() }
     }
 
-    /// Both transports, for what holds on either.
-    fn both(change: impl Fn(&mut Self)) -> [Self; 2] {
-        [Self::default(), Self::udp()].map(|mut setup| {
-            change(&mut setup);
-            setup
-        })
+    /// Open loop, equal gaps.
+    fn at(rate_per_s: f64) -> Self {
+        Self { rate_per_s: Some(rate_per_s), ..Self::default() }
+    }
+
+    /// The same over both transports, for what holds on either. Over UDP there are no connections
+    /// that could be made for each operation.
+    fn over_both(self) -> [Self; 2] {
+        let udp = Self { transport: Transport::Udp, connect_each: false, ..self.clone() };
+        [self, udp]
     }
 
     fn hello(&self) -> Hello {
@@ -154,7 +175,7 @@ impl Setup {
         let session = SessionSpec::new(to, self.hello(), None, self.timeout, 11);
         let plan = LoopPlan {
             warmup: self.warmup,
-            duration: self.duration.filter(|_| self.count.is_none()),
+            duration: self.count.is_none().then_some(self.duration),
             count: self.count,
             timeout: self.timeout,
             interval: Nanos::from_secs(1),

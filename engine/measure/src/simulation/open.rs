@@ -20,16 +20,14 @@ fn assert_sum(lengths: &Distribution, expected: u64) {
 
 #[test]
 fn five_minutes_pass_in_a_moment_and_every_send_is_on_time() {
-    for setup in Setup::both(|setup| {
-        setup.rate_per_s = Some(20.0);
-        setup.duration = Some(Nanos::from_secs(300));
-    }) {
+    let setup = Setup { duration: secs(300), ..Setup::at(20.0) };
+    for setup in setup.over_both() {
         let results = setup.run();
         assert_eq!(results.operations().due, 6_000);
         results.assert_all(Metric::Lateness, 6_000, Nanos::ZERO);
         results.assert_all(Metric::Service, 6_000, ROUND_TRIP);
         results.assert_all(Metric::Response, 6_000, ROUND_TRIP);
-        assert_eq!(results.outcome.measured, Nanos::from_secs(300));
+        assert_eq!(results.outcome.measured, secs(300));
         assert_eq!(results.outcome.backlog_max, 0);
     }
 }
@@ -37,10 +35,8 @@ fn five_minutes_pass_in_a_moment_and_every_send_is_on_time() {
 #[test]
 fn intended_times_are_the_schedules_and_none_is_lost() {
     for rate in [333.0, 1_000.0, 4_999.0] {
-        for setup in Setup::both(|setup| {
-            setup.rate_per_s = Some(rate);
-            setup.warmup = ms(20);
-        }) {
+        let setup = Setup { warmup: ms(20), ..Setup::at(rate) };
+        for setup in setup.over_both() {
             let results = setup.run();
             let warm = due(rate, ms(20)).len() as u64;
             let measured = due(rate, ms(120)).len() as u64 - warm;
@@ -72,10 +68,8 @@ fn queue(due: &[u64], from: u64, until: u64) -> Vec<(u64, u64)> {
 #[test]
 fn a_stall_of_the_server_shows_in_full_in_the_response_times() {
     let (from, until) = (ms(30), ms(80));
-    for setup in Setup::both(|setup| {
-        setup.rate_per_s = Some(1_000.0);
-        setup.duration = Some(ms(200));
-    }) {
+    let setup = Setup { duration: ms(200), ..Setup::at(1_000.0) };
+    for setup in setup.over_both() {
         let mut world = setup.started();
         let start = world.started_at;
         world.server.frozen = Some((start + from, start + until));
@@ -99,11 +93,9 @@ fn a_stall_of_the_server_shows_in_full_in_the_response_times() {
 fn with_too_few_connections_what_was_due_and_never_sent_is_counted() {
     // One connection carries 200 in 1 s; 1,000 are due. It is free again at the very end of the
     // phase, for one more.
-    for setup in Setup::both(|setup| {
-        setup.wire.latency = Nanos::from_micros(2_500);
-        setup.rate_per_s = Some(1_000.0);
-        setup.duration = Some(SECOND);
-    }) {
+    let wire = SimConfig { latency: us(2_500), ..SimConfig::default() };
+    let setup = Setup { wire, duration: SECOND, ..Setup::at(1_000.0) };
+    for setup in setup.over_both() {
         let results = setup.run();
         let Operations { due, completed, unsent_at_end, .. } = results.operations();
         assert_eq!((due, completed, unsent_at_end), (1_000, 201, 799));
@@ -116,40 +108,32 @@ fn with_too_few_connections_what_was_due_and_never_sent_is_counted() {
 fn the_rate_is_what_a_connection_carries_whatever_is_asked() {
     for capacity in [100, 1_000, 10_000, 100_000, 1_000_000] {
         let turn = 1_000_000_000 / capacity;
-        for times in [0.5, 1.5, 5.0, 100.0] {
-            for warmup in [0, turn * 250] {
-                let rate = capacity as f64 * times;
-                let setup = Setup {
-                    wire: SimConfig { latency: Nanos(turn / 2), ..SimConfig::default() },
-                    rate_per_s: Some(rate),
-                    warmup: Nanos(warmup),
-                    duration: Some(Nanos(turn * 500)),
-                    timeout: Nanos::from_secs(30),
-                    ..Setup::default()
-                };
-                let results = setup.run();
-                let found =
-                    results.outcome.answered as f64 / results.outcome.measured.as_secs_f64();
-                let expected = capacity as f64 * times.min(1.0);
-                let what = format!("{found}/s, not {expected}/s: {setup:?}");
-                assert!((found / expected - 1.0).abs() < 0.01, "{what}");
-                let all = due(rate, Nanos(warmup + turn * 500));
-                let warm = all.iter().filter(|at| **at < warmup).count() as u64;
-                assert_eq!(results.warmup().due, warm, "{what}");
-                assert_eq!(results.operations().due, all.len() as u64 - warm, "{what}");
-            }
+        for (times, warmup) in pairs([0.5, 1.5, 5.0, 100.0], [0, turn * 250]) {
+            let rate = capacity as f64 * times;
+            let setup = Setup {
+                wire: SimConfig { latency: Nanos(turn / 2), ..SimConfig::default() },
+                warmup: Nanos(warmup),
+                duration: Nanos(turn * 500),
+                timeout: secs(30),
+                ..Setup::at(rate)
+            };
+            let results = setup.run();
+            let found = results.outcome.answered as f64 / results.outcome.measured.as_secs_f64();
+            let expected = capacity as f64 * times.min(1.0);
+            let what = format!("{found}/s, not {expected}/s: {setup:?}");
+            assert!((found / expected - 1.0).abs() < 0.01, "{what}");
+            let all = due(rate, Nanos(warmup + turn * 500));
+            let warm = all.iter().filter(|at| **at < warmup).count() as u64;
+            assert_eq!(results.warmup().due, warm, "{what}");
+            assert_eq!(results.operations().due, all.len() as u64 - warm, "{what}");
         }
     }
 }
 
 #[test]
 fn a_count_on_a_schedule_is_kept_exactly() {
-    for setup in Setup::both(|setup| {
-        setup.rate_per_s = Some(1_000.0);
-        setup.count = Some(77);
-        setup.warmup = ms(5);
-        setup.connections = 2;
-    }) {
+    let setup = Setup { count: Some(77), warmup: ms(5), connections: 2, ..Setup::at(1_000.0) };
+    for setup in setup.over_both() {
         let results = setup.run();
         assert_eq!(results.warmup().completed, 5);
         assert_eq!((results.operations().due, results.operations().completed), (77, 77));
@@ -159,12 +143,8 @@ fn a_count_on_a_schedule_is_kept_exactly() {
 #[test]
 fn a_partition_leaves_lower_bounds_and_no_operation_vanishes() {
     let timeout = ms(200);
-    for setup in Setup::both(|setup| {
-        setup.rate_per_s = Some(1_000.0);
-        setup.duration = Some(SECOND);
-        setup.connections = 3;
-        setup.timeout = timeout;
-    }) {
+    let setup = Setup { duration: SECOND, connections: 3, timeout, ..Setup::at(1_000.0) };
+    for setup in setup.over_both() {
         let mut world = setup.started();
         world.run_to(ms(300));
         world.net.partition();
@@ -193,7 +173,7 @@ fn a_partition_leaves_lower_bounds_and_no_operation_vanishes() {
 
 #[test]
 fn a_partition_before_a_count_is_reached_leaves_nothing_out() {
-    let setup = Setup { rate_per_s: Some(1_000.0), timeout: ms(100), ..Setup::default() };
+    let setup = Setup { timeout: ms(100), ..Setup::at(1_000.0) };
     let mut world = Setup { count: Some(10_000), ..setup }.started();
     world.run_to(ms(50));
     world.net.partition();
@@ -205,8 +185,8 @@ fn a_partition_before_a_count_is_reached_leaves_nothing_out() {
 #[test]
 fn spinning_sends_no_later_than_the_turn_after() {
     for wait in [WaitMode::Spin, WaitMode::Hybrid] {
-        let setup = Setup { rate_per_s: Some(1_000.0), wait, ..Setup::default() };
-        let results = Setup { step: Nanos(5_000), duration: Some(ms(50)), ..setup }.run();
+        let setup = Setup { wait, ..Setup::at(1_000.0) };
+        let results = Setup { step: Nanos(5_000), duration: ms(50), ..setup }.run();
         assert_eq!(results.operations().completed, 50);
         assert!(results.distribution(Metric::Lateness).max_ns() <= Some(5_000));
     }

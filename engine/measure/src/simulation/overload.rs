@@ -59,11 +59,8 @@ fn assert_blamed(setup: &Setup, results: &Results, blamed: &str) {
 
 #[test]
 fn a_server_that_holds_each_request_is_named_with_how_long() {
-    for mut setup in Setup::both(|setup| {
-        setup.rate_per_s = Some(5_000.0);
-        setup.server_delay = MS;
-        setup.step = Nanos::from_micros(50);
-    }) {
+    let setup = Setup { server_delay: MS, step: us(50), ..Setup::at(5_000.0) };
+    for mut setup in setup.over_both() {
         let cause =
             "the server, it held each request for 1 ms of the 1.2 ms that a round trip took";
         assert_blamed(&setup, &setup.run(), cause);
@@ -75,24 +72,16 @@ fn a_server_that_holds_each_request_is_named_with_how_long() {
 #[test]
 fn round_trips_that_take_no_longer_for_many_lack_connections() {
     for connect_each in [false, true] {
-        for connections in [1, 4, 20] {
-            for warmup in [0, 50] {
-                for setup in Setup::both(|setup| {
-                    setup.connect_each = connect_each && setup.transport == Transport::Tcp;
-                    setup.connections = connections;
-                    setup.warmup = ms(warmup);
-                    setup.rate_per_s = Some(f64::from(connections) * 20_000.0);
-                }) {
-                    assert_blamed(&setup, &setup.run(), "the connections, 100 %");
-                }
+        for (connections, warmup) in pairs([1, 4, 20], [0, 50]) {
+            let setup = Setup { connect_each, connections, warmup: ms(warmup), ..Setup::default() };
+            let rate_per_s = Some(f64::from(connections) * 20_000.0);
+            for setup in (Setup { rate_per_s, ..setup }).over_both() {
+                assert_blamed(&setup, &setup.run(), "the connections, 100 %");
             }
         }
         // So many as are advised reach the rate.
-        for setup in Setup::both(|setup| {
-            setup.connect_each = connect_each && setup.transport == Transport::Tcp;
-            setup.connections = 32;
-            setup.rate_per_s = Some(8_000.0);
-        }) {
+        let setup = Setup { connect_each, connections: 32, ..Setup::at(8_000.0) };
+        for setup in setup.over_both() {
             assert_eq!(cause_of(&setup, &setup.run()), None, "{setup:?}");
         }
     }
@@ -102,10 +91,8 @@ fn round_trips_that_take_no_longer_for_many_lack_connections() {
 fn what_a_round_trip_takes_alone_is_known() {
     for (rate, alone) in [(1_000.0, 100), (10_000.0, 1)] {
         // At the higher rate there is always another one under way, but for the first.
-        for setup in Setup::both(|setup| {
-            setup.connections = 4;
-            setup.rate_per_s = Some(rate);
-        }) {
+        let setup = Setup { connections: 4, ..Setup::at(rate) };
+        for setup in setup.over_both() {
             let unloaded = setup.run().outcome.unloaded;
             assert_eq!(unloaded, (alone, Nanos(alone * ROUND_TRIP.0)));
         }
@@ -117,19 +104,15 @@ fn what_is_lost_is_to_blame_where_connections_waited_for_it() {
     let lossy = Setup {
         wire: SimConfig { datagram_loss: 0.05, seed: 3, ..wire() },
         rate_per_s: Some(2_000.0),
-        duration: Some(Nanos::from_secs(2)),
+        duration: secs(2),
         timeout: ms(50),
         ..Setup::udp()
     };
     assert_blamed(&lossy, &lossy.run(), "the path or the server, ");
     // Nothing comes back from the middle on.
-    for setup in Setup::both(|setup| {
-        setup.connect_each = setup.transport == Transport::Tcp;
-        setup.connections = 4;
-        setup.rate_per_s = Some(1_000.0);
-        setup.duration = Some(SECOND);
-        setup.timeout = ms(100);
-    }) {
+    let setup = Setup { connect_each: true, connections: 4, ..Setup::at(1_000.0) };
+    let setup = Setup { duration: SECOND, timeout: ms(100), ..setup };
+    for setup in setup.over_both() {
         let mut world = setup.started();
         world.run_to(ms(500));
         world.net.partition();
@@ -139,26 +122,22 @@ fn what_is_lost_is_to_blame_where_connections_waited_for_it() {
 
 #[test]
 fn connections_that_were_refused_are_to_blame() {
-    let setup =
-        Setup { connections: 4, sessions_max: 1, rate_per_s: Some(20_000.0), ..Setup::default() };
+    let setup = Setup { connections: 4, sessions_max: 1, ..Setup::at(20_000.0) };
     let cause = "the server, connections to it were down for 75 % of the time: 3 × handshake";
     assert_blamed(&setup, &setup.run(), cause);
 }
 
 #[test]
 fn a_server_that_stands_still_and_a_client_that_is_away_are_distinguished() {
-    for setup in Setup::both(|setup| {
-        setup.connections = 10;
-        setup.rate_per_s = Some(1_000.0);
-        setup.duration = Some(Nanos::from_secs(5));
-        setup.timeout = Nanos::from_secs(10);
-    }) {
+    let setup =
+        Setup { connections: 10, duration: secs(5), timeout: secs(10), ..Setup::at(1_000.0) };
+    for setup in setup.over_both() {
         let mut world = setup.started();
-        let from = world.started_at + Nanos::from_secs(4);
+        let from = world.started_at + secs(4);
         world.server.frozen = Some((from, from + ms(1_500)));
         assert_blamed(&setup, &world.finish(), "the server, for a time all connections");
         // The clock moves by 600 ms at once, and one who spins sees no deadline.
-        let (wait, step, duration) = (WaitMode::Spin, ms(600), Some(SECOND));
+        let (wait, step, duration) = (WaitMode::Spin, ms(600), SECOND);
         let setup = Setup { wait, step, duration, ..setup };
         assert_blamed(&setup, &setup.run(), "the generator, ");
     }

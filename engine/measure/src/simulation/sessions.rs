@@ -8,12 +8,13 @@ const LINGER: Nanos = SECOND;
 
 #[test]
 fn sessions_end_with_their_client() {
-    for setup in Setup::both(|setup| setup.connections = 3) {
+    let setup = Setup { connections: 3, ..Setup::default() };
+    for setup in setup.over_both() {
         let mut world = setup.started();
         assert_eq!(world.server.sessions(), 3);
         world.run_until(World::is_finished);
         // A datagram session lingers for a question that is repeated.
-        world.run_to(Nanos::from_secs(3));
+        world.run_to(secs(3));
         assert_eq!(world.server.sessions(), 0);
         assert!(world.server.worker.role().is_empty());
     }
@@ -21,11 +22,10 @@ fn sessions_end_with_their_client() {
 
 #[test]
 fn a_silent_session_is_closed_and_its_client_fails() {
-    let idle = Nanos::from_secs(2);
-    for setup in Setup::both(|setup| {
-        setup.limits.idle = idle;
-        setup.timeout = ms(200);
-    }) {
+    let idle = secs(2);
+    let limits = SessionLimits { idle, ..FOR_EVER };
+    let setup = Setup { limits, timeout: ms(200), ..Setup::default() };
+    for setup in setup.over_both() {
         let mut world = setup.world();
         world.run_until(|world| world.client().is_ready());
         assert_eq!(world.server.sessions(), 1);
@@ -44,18 +44,16 @@ fn a_silent_session_is_closed_and_its_client_fails() {
 
 #[test]
 fn a_session_lives_no_longer_than_allowed() {
-    for setup in Setup::both(|setup| {
-        setup.limits.duration = ms(500);
-        setup.duration = Some(Nanos::from_secs(10));
-        setup.timeout = ms(100);
-    }) {
+    let limits = SessionLimits { duration: ms(500), ..FOR_EVER };
+    let setup = Setup { limits, duration: secs(10), timeout: ms(100), ..Setup::default() };
+    for setup in setup.over_both() {
         let mut world = setup.started();
         world.run_until(|world| world.server.sessions() == 0);
         assert!(world.now() <= ms(800) + LINGER, "{}", world.now());
         let results = world.finish();
         assert!(results.operations().completed > 1_000);
         assert!(results.outcome.cut_short);
-        assert!(results.took < Nanos::from_secs(2), "{}", results.took);
+        assert!(results.took < secs(2), "{}", results.took);
         results.assert_failure("ended the session: ");
         results.assert_failure("--max-duration");
         assert_eq!(results.outcome.figures.len(), 1, "what the server measured is not lost");
@@ -64,11 +62,9 @@ fn a_session_lives_no_longer_than_allowed() {
 
 #[test]
 fn a_client_that_is_gone_leaves_nothing_behind() {
-    for setup in Setup::both(|setup| {
-        setup.connections = 2;
-        setup.limits.idle = Nanos::from_secs(2);
-        setup.duration = Some(Nanos::from_secs(3_600));
-    }) {
+    let limits = SessionLimits { idle: secs(2), ..FOR_EVER };
+    let setup = Setup { limits, connections: 2, duration: secs(3_600), ..Setup::default() };
+    for setup in setup.over_both() {
         // Killed, when the kernel closes its sockets; or vanished without a word.
         for vanishes in [false, true] {
             let mut world = setup.started();
@@ -100,10 +96,8 @@ fn a_connection_that_says_nothing_is_not_kept() {
 
 #[test]
 fn a_server_that_is_to_stop_closes_its_sessions() {
-    for setup in Setup::both(|setup| {
-        setup.duration = Some(Nanos::from_secs(60));
-        setup.timeout = ms(100);
-    }) {
+    let setup = Setup { duration: secs(60), timeout: ms(100), ..Setup::default() };
+    for setup in setup.over_both() {
         let mut world = setup.started();
         world.run_to(ms(10));
         world.server.stop();
@@ -126,12 +120,14 @@ fn spins(world: &World) -> bool {
 /// A worker spins for those that are there, and not for those that were.
 #[test]
 fn nobody_spins_for_a_client_that_is_gone() {
-    for setup in Setup::both(|setup| {
-        setup.wait = WaitMode::Spin;
-        setup.connections = 4;
-        setup.duration = Some(Nanos::from_secs(3_600));
-        setup.step = ms(50);
-    }) {
+    let setup = Setup {
+        wait: WaitMode::Spin,
+        connections: 4,
+        duration: secs(3_600),
+        step: ms(50),
+        ..Setup::default()
+    };
+    for setup in setup.over_both() {
         // From the first second: a client that only said hello. Later: one that measured.
         for measures in [false, true] {
             let mut world = setup.world();
@@ -153,16 +149,11 @@ fn nobody_spins_for_a_client_that_is_gone() {
 /// One that sends seldom is spun for all the same, once it has shown how seldom.
 #[test]
 fn a_client_that_pauses_regularly_is_spun_for() {
-    let mut world = Setup {
-        wait: WaitMode::Spin,
-        rate_per_s: Some(1.0 / 3.0),
-        duration: Some(Nanos::from_secs(60)),
-        step: ms(50),
-        ..Setup::default()
-    }
-    .started();
+    let mut world =
+        Setup { wait: WaitMode::Spin, duration: secs(60), step: ms(50), ..Setup::at(1.0 / 3.0) }
+            .started();
     for seconds in 7..30 {
-        world.run_to(Nanos::from_secs(seconds));
+        world.run_to(secs(seconds));
         assert!(spins(&world), "after {seconds} s");
     }
 }

@@ -162,7 +162,6 @@ pub(super) fn judge(step: &mut StepResult, environment: &Environments) {
     health::judge(step);
 }
 
-
 /// Fewer connections than asked for were measured on, or some were lost meanwhile: what is shown is
 /// the latency of less load.
 pub(super) fn connection_warnings(step: &StepResult, failure: Option<&Error>) -> Vec<Warning> {

@@ -5,7 +5,7 @@ use crate::worker::stream::Receiver;
 use tare_proto::stream::PAYLOAD_BIT;
 
 fn endless(direction: Direction) -> Setup {
-    Setup { direction, duration: Nanos::from_secs(3_600), warmup: ms(5), ..Setup::default() }
+    Setup { direction, duration: secs(3_600), warmup: ms(5), ..Setup::default() }
 }
 
 #[track_caller]
@@ -24,7 +24,7 @@ fn a_server_that_ends_the_session_says_why_and_both_accounts_are_there() {
         for (stops, why) in reasons {
             for (size_bytes, latency) in [(64, MS), (64, ms(30)), (100_000, MS), (100_000, ms(30))]
             {
-                let turn = Nanos::from_micros(400);
+                let turn = us(400);
                 let mut setup = Setup { size_bytes, streams: 2, turn, ..endless(direction) };
                 setup.wire.latency = latency;
                 if !stops {
@@ -92,22 +92,20 @@ fn a_frame_is_seen_in_what_came_last_wherever_it_is_cut() {
 
 #[test]
 fn an_interrupt_ends_in_order_with_what_was_measured() {
-    for direction in DIRECTIONS {
-        for discard in [false, true] {
-            let mut world = Setup { discard, streams: 2, ..endless(direction) }.started();
-            world.run_to(ms(105));
-            world.interrupt.raise();
-            let results = world.finish();
-            assert_partial(&results);
-            assert!(results.outcome.failure.is_none(), "{:?}", results.outcome.failure);
-            assert!(results.took < ms(200), "{}", results.took);
-            assert!((ms(95)..ms(120)).contains(&results.outcome.measured));
-            for leg in results.legs() {
-                assert!(leg.received.bytes > 0);
-                assert!((80_000_000..130_000_000).contains(&leg.received.duration_ns));
-            }
-            assert_eq!(results.server.sessions(), 0);
+    for (direction, discard) in pairs(DIRECTIONS, [false, true]) {
+        let mut world = Setup { discard, streams: 2, ..endless(direction) }.started();
+        world.run_to(ms(105));
+        world.interrupt.raise();
+        let results = world.finish();
+        assert_partial(&results);
+        assert!(results.outcome.failure.is_none(), "{:?}", results.outcome.failure);
+        assert!(results.took < ms(200), "{}", results.took);
+        assert!((ms(95)..ms(120)).contains(&results.outcome.measured));
+        for leg in results.legs() {
+            assert!(leg.received.bytes > 0);
+            assert!((80_000_000..130_000_000).contains(&leg.received.duration_ns));
         }
+        assert_eq!(results.server.sessions(), 0);
     }
 }
 
@@ -125,22 +123,20 @@ fn a_killed_client_frees_its_session_at_once() {
 
 #[test]
 fn a_vanished_client_frees_its_session_after_the_idle_timeout() {
-    for transport in [Transport::Tcp, Transport::Udp] {
-        for direction in DIRECTIONS {
-            let mut setup = Setup { transport, size_bytes: 1_000, ..endless(direction) };
-            setup.limits.idle = ms(500);
-            // Else a simulated path carries datagrams without end.
-            setup.rate_bits_per_s = 8_000_000;
-            let mut world = setup.started();
-            world.run_to(ms(50));
-            world.net.partition();
-            world.clients.clear();
-            world.run_to(ms(450));
-            assert_eq!(world.server.sessions(), 1, "{transport:?} {direction:?}");
-            // A sender of datagrams is not stopped by their not arriving, but by hearing nothing.
-            world.run_to(Nanos::from_secs(4));
-            assert_eq!(world.server.sessions(), 0, "{transport:?} {direction:?}");
-        }
+    for (transport, direction) in pairs([Transport::Tcp, Transport::Udp], DIRECTIONS) {
+        let mut setup = Setup { transport, size_bytes: 1_000, ..endless(direction) };
+        setup.limits.idle = ms(500);
+        // Else a simulated path carries datagrams without end.
+        setup.rate_bits_per_s = 8_000_000;
+        let mut world = setup.started();
+        world.run_to(ms(50));
+        world.net.partition();
+        world.clients.clear();
+        world.run_to(ms(450));
+        assert_eq!(world.server.sessions(), 1, "{transport:?} {direction:?}");
+        // A sender of datagrams is not stopped by their not arriving, but by hearing nothing.
+        world.run_to(secs(4));
+        assert_eq!(world.server.sessions(), 0, "{transport:?} {direction:?}");
     }
 }
 
@@ -165,19 +161,18 @@ fn a_vanished_server_fails_the_run_within_its_timeout_with_what_was_measured() {
 
 #[test]
 fn a_stall_that_is_shorter_than_the_timeout_is_survived() {
-    for (transport, rate_bits_per_s) in [(Transport::Tcp, 0), (Transport::Udp, 8_000_000)] {
-        for direction in DIRECTIONS {
-            for at in [20, 195] {
-                let (duration, timeout) = (ms(200), ms(500));
-                let setup = Setup { transport, direction, duration, timeout, ..Setup::default() };
-                let mut world = Setup { size_bytes: 1_000, rate_bits_per_s, ..setup }.started();
-                let from = world.started_at + ms(at);
-                world.server.frozen = Some((from, from + ms(400)));
-                let results = world.finish();
-                results.check_clean();
-                let received = |leg: &Leg<'_>| leg.received.bytes > 0;
-                assert!(results.legs().iter().all(received), "{transport:?} {direction:?}");
-            }
+    let transports = [(Transport::Tcp, 0), (Transport::Udp, 8_000_000)];
+    for ((transport, rate_bits_per_s), direction) in pairs(transports, DIRECTIONS) {
+        for at in [20, 195] {
+            let (duration, timeout) = (ms(200), ms(500));
+            let setup = Setup { transport, direction, duration, timeout, ..Setup::default() };
+            let mut world = Setup { size_bytes: 1_000, rate_bits_per_s, ..setup }.started();
+            let from = world.started_at + ms(at);
+            world.server.frozen = Some((from, from + ms(400)));
+            let results = world.finish();
+            results.check_clean();
+            let received = |leg: &Leg<'_>| leg.received.bytes > 0;
+            assert!(results.legs().iter().all(received), "{transport:?} {direction:?}");
         }
     }
 }

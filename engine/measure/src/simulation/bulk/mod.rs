@@ -59,9 +59,9 @@ impl Default for Setup {
             zero_copy: false,
             zero_copy_auto: false,
             congestion: None,
-            timeout: Nanos::from_secs(2),
+            timeout: secs(2),
             limits: FOR_EVER,
-            turn: Nanos::from_micros(100),
+            turn: us(100),
         }
     }
 }

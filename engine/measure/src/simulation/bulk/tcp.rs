@@ -49,48 +49,45 @@ fn bytes_are_exact_at_both_ends_and_messages_counted() {
 
 #[test]
 fn short_writes_and_reads_change_no_count() {
-    for direction in DIRECTIONS {
-        for seed in 0..4 {
-            let mut setup = Setup { direction, streams: 2, ..Setup::default() };
-            setup.wire = SimConfig { seed, short_reads: 0.4, short_writes: 0.4, ..setup.wire };
-            let results = Setup { size_bytes: 3_000, bytes: 1_000_001, ..setup }.run_clean();
-            for leg in results.legs() {
-                assert_eq!(leg.sent.bytes, leg.received.bytes);
-                assert_eq!(leg.sent.sends, leg.sent.bytes.div_ceil(3_000));
-            }
-            let received: u64 = results.legs().iter().map(|l| l.received.bytes).sum();
-            assert_eq!(received, 1_000_001 * ways(direction) as u64);
+    for (direction, seed) in pairs(DIRECTIONS, 0..4) {
+        let mut setup = Setup { direction, streams: 2, ..Setup::default() };
+        setup.wire = SimConfig { seed, short_reads: 0.4, short_writes: 0.4, ..setup.wire };
+        let results = Setup { size_bytes: 3_000, bytes: 1_000_001, ..setup }.run_clean();
+        for leg in results.legs() {
+            assert_eq!(leg.sent.bytes, leg.received.bytes);
+            assert_eq!(leg.sent.sends, leg.sent.bytes.div_ceil(3_000));
         }
+        let received: u64 = results.legs().iter().map(|l| l.received.bytes).sum();
+        assert_eq!(received, 1_000_001 * ways(direction) as u64);
     }
 }
 
 #[test]
 fn the_receivers_own_window_is_measured_whatever_the_path_takes() {
-    for direction in DIRECTIONS {
-        for (latency, duration) in [(Nanos::ZERO, ms(20)), (MS, ms(50)), (ms(200), ms(2_000))] {
-            for discard in [false, true] {
-                let results = Setup {
-                    wire: SimConfig { latency, ..SimConfig::default() },
-                    direction,
-                    streams: 2,
-                    duration,
-                    discard,
-                    timeout: Nanos::from_secs(3),
-                    turn: Nanos::from_micros(400),
-                    ..Setup::default()
-                }
-                .run_clean();
-                let what = format!("{direction:?} over {latency}, discard {discard}");
-                for leg in results.legs() {
-                    assert_eq!(leg.received.duration_ns, duration.0, "{what}");
-                    assert_eq!(leg.sent.duration_ns, duration.0, "{what}");
-                    assert!(leg.received.bytes > 0, "{what}");
-                    // A window of 64 KiB is all that the two ends can differ by, at either end.
-                    let off = leg.sent.bytes.abs_diff(leg.received.bytes);
-                    assert!(off <= 4 * (64 << 10), "{what}: {off}");
-                    let blocks: u64 = leg.received.blocks.bytes.iter().sum();
-                    assert_eq!(blocks, leg.received.bytes, "{what}");
-                }
+    let paths = [(Nanos::ZERO, ms(20)), (MS, ms(50)), (ms(200), ms(2_000))];
+    for (direction, (latency, duration)) in pairs(DIRECTIONS, paths) {
+        for discard in [false, true] {
+            let results = Setup {
+                wire: SimConfig { latency, ..SimConfig::default() },
+                direction,
+                streams: 2,
+                duration,
+                discard,
+                timeout: secs(3),
+                turn: us(400),
+                ..Setup::default()
+            }
+            .run_clean();
+            let what = format!("{direction:?} over {latency}, discard {discard}");
+            for leg in results.legs() {
+                assert_eq!(leg.received.duration_ns, duration.0, "{what}");
+                assert_eq!(leg.sent.duration_ns, duration.0, "{what}");
+                assert!(leg.received.bytes > 0, "{what}");
+                // A window of 64 KiB is all that the two ends can differ by, at either end.
+                let off = leg.sent.bytes.abs_diff(leg.received.bytes);
+                assert!(off <= 4 * (64 << 10), "{what}: {off}");
+                let blocks: u64 = leg.received.blocks.bytes.iter().sum();
+                assert_eq!(blocks, leg.received.bytes, "{what}");
             }
         }
     }
@@ -104,7 +101,7 @@ fn the_rate_is_that_of_the_path() {
             wire: SimConfig { latency: ms(2), ..SimConfig::default() },
             direction,
             duration: ms(400),
-            turn: Nanos::from_micros(1),
+            turn: us(1),
             ..Setup::default()
         }
         .run_clean();
@@ -128,25 +125,23 @@ fn what_the_warm_up_moved_is_left_out() {
 
 #[test]
 fn paced_streams_keep_to_their_rate_and_gaps() {
-    for direction in DIRECTIONS {
-        for streams in [1, 3] {
-            let results = Setup {
-                direction,
-                streams,
-                size_bytes: 1_000,
-                // A message each millisecond, over all streams.
-                rate_bits_per_s: 8_000_000,
-                duration: ms(300),
-                turn: Nanos::from_micros(10),
-                ..Setup::default()
-            }
-            .run_clean();
-            let sends: u64 = results.legs().iter().map(|leg| leg.sent.sends).sum();
-            assert_eq!(sends, 300 * ways(direction) as u64, "{direction:?} {streams}");
-            for Leg { sent, .. } in results.legs() {
-                assert_eq!((sent.gap_ns, sent.unsent), (u64::from(streams) * 1_000_000, 0));
-                assert!(sent.lateness_hdr.is_some() && sent.gap_deviation_hdr.is_some());
-            }
+    for (direction, streams) in pairs(DIRECTIONS, [1, 3]) {
+        let results = Setup {
+            direction,
+            streams,
+            size_bytes: 1_000,
+            // A message each millisecond, over all streams.
+            rate_bits_per_s: 8_000_000,
+            duration: ms(300),
+            turn: us(10),
+            ..Setup::default()
+        }
+        .run_clean();
+        let sends: u64 = results.legs().iter().map(|leg| leg.sent.sends).sum();
+        assert_eq!(sends, 300 * ways(direction) as u64, "{direction:?} {streams}");
+        for Leg { sent, .. } in results.legs() {
+            assert_eq!((sent.gap_ns, sent.unsent), (u64::from(streams) * 1_000_000, 0));
+            assert!(sent.lateness_hdr.is_some() && sent.gap_deviation_hdr.is_some());
         }
     }
 }

@@ -10,14 +10,14 @@ fn paced(direction: Direction) -> Setup {
         size_bytes: 1_000,
         rate_bits_per_s: 16_000_000,
         duration: ms(500),
-        turn: Nanos::from_micros(20),
+        turn: us(20),
         ..Setup::default()
     }
 }
 
 /// The same for hours; and unpaced: then a send is under way whenever something happens.
 fn endless() -> impl Iterator<Item = Setup> {
-    let duration = Nanos::from_secs(3_600);
+    let duration = secs(3_600);
     DIRECTIONS.into_iter().flat_map(move |direction| {
         [16_000_000, 0].map(|rate_bits_per_s| Setup {
             rate_bits_per_s,
@@ -34,24 +34,22 @@ fn lost(leg: &Leg<'_>) -> u64 {
 
 #[test]
 fn a_paced_stream_loses_nothing_on_a_good_path_however_long_it_is() {
-    for direction in DIRECTIONS {
-        for latency in [Nanos::ZERO, MS, ms(200)] {
-            for streams in [1, 2] {
-                let mut setup = Setup { streams, ..paced(direction) };
-                setup.wire.latency = latency;
-                let results = setup.run_clean();
-                let what = format!("{direction:?} {latency} {streams}");
-                for leg in results.legs() {
-                    let Leg { sent, received } = leg;
-                    assert_eq!(lost(&leg), 0, "{what}");
-                    assert_eq!(sent.datagrams, 1_000 / u64::from(streams), "{what}");
-                    assert_eq!(sent.bytes, received.bytes, "{what}");
-                    assert_eq!((received.reordered, received.duplicated), (0, 0));
-                    let rate = received.bytes as f64 * 8e9 / received.duration_ns as f64;
-                    let asked = 16e6 / f64::from(streams);
-                    assert!((rate / asked - 1.0).abs() < 0.005, "{what}: {rate}");
-                    assert!(received.jitter_ns.unwrap() < 40_000, "{what}");
-                }
+    for (direction, latency) in pairs(DIRECTIONS, [Nanos::ZERO, MS, ms(200)]) {
+        for streams in [1, 2] {
+            let mut setup = Setup { streams, ..paced(direction) };
+            setup.wire.latency = latency;
+            let results = setup.run_clean();
+            let what = format!("{direction:?} {latency} {streams}");
+            for leg in results.legs() {
+                let Leg { sent, received } = leg;
+                assert_eq!(lost(&leg), 0, "{what}");
+                assert_eq!(sent.datagrams, 1_000 / u64::from(streams), "{what}");
+                assert_eq!(sent.bytes, received.bytes, "{what}");
+                assert_eq!((received.reordered, received.duplicated), (0, 0));
+                let rate = received.bytes as f64 * 8e9 / received.duration_ns as f64;
+                let asked = 16e6 / f64::from(streams);
+                assert!((rate / asked - 1.0).abs() < 0.005, "{what}: {rate}");
+                assert!(received.jitter_ns.unwrap() < 40_000, "{what}");
             }
         }
     }
@@ -59,28 +57,25 @@ fn a_paced_stream_loses_nothing_on_a_good_path_however_long_it_is() {
 
 #[test]
 fn loss_doubles_and_disorder_are_counted_to_the_datagram() {
-    for direction in DIRECTIONS {
-        for seed in 0..3 {
-            let wire = SimConfig {
-                seed,
-                latency: MS,
-                jitter: Nanos::from_micros(50),
-                datagram_loss: 0.02,
-                datagram_reorder: 0.05,
-                datagram_duplicate: 0.03,
-                ..SimConfig::default()
-            };
-            let results =
-                Setup { wire, duration: Nanos::from_secs(2), ..paced(direction) }.run_clean();
-            for leg in results.legs() {
-                assert_eq!(leg.sent.datagrams, 4_000);
-                let share = |n: u64| n as f64 / 4_000.0;
-                assert!((0.01..0.03).contains(&share(lost(&leg))), "{}", lost(&leg));
-                assert!((0.015..0.045).contains(&share(leg.received.duplicated)));
-                assert!((0.02..0.08).contains(&share(leg.received.reordered)));
-                assert_eq!(leg.received.bytes, leg.received.datagrams * 1_000);
-                assert_eq!(leg.received.series.iter().sum::<u64>(), leg.received.bytes);
-            }
+    for (direction, seed) in pairs(DIRECTIONS, 0..3) {
+        let wire = SimConfig {
+            seed,
+            latency: MS,
+            jitter: us(50),
+            datagram_loss: 0.02,
+            datagram_reorder: 0.05,
+            datagram_duplicate: 0.03,
+            ..SimConfig::default()
+        };
+        let results = Setup { wire, duration: secs(2), ..paced(direction) }.run_clean();
+        for leg in results.legs() {
+            assert_eq!(leg.sent.datagrams, 4_000);
+            let share = |n: u64| n as f64 / 4_000.0;
+            assert!((0.01..0.03).contains(&share(lost(&leg))), "{}", lost(&leg));
+            assert!((0.015..0.045).contains(&share(leg.received.duplicated)));
+            assert!((0.02..0.08).contains(&share(leg.received.reordered)));
+            assert_eq!(leg.received.bytes, leg.received.datagrams * 1_000);
+            assert_eq!(leg.received.series.iter().sum::<u64>(), leg.received.bytes);
         }
     }
 }
@@ -122,9 +117,9 @@ fn what_was_not_measured_never_counts() {
 #[test]
 fn signals_keep_a_sender_going_and_their_absence_stops_it() {
     let setup = paced(Direction::Down);
-    Setup { duration: Nanos::from_secs(20), ..setup.clone() }.run_clean();
+    Setup { duration: secs(20), ..setup.clone() }.run_clean();
     // Nobody is left to signal; without that, the session would be kept for hours.
-    let mut world = Setup { duration: Nanos::from_secs(3_600), ..setup }.started();
+    let mut world = Setup { duration: secs(3_600), ..setup }.started();
     world.run_to(ms(500));
     world.net.partition();
     world.run_to(ms(2_300));
@@ -138,7 +133,7 @@ fn signals_keep_a_sender_going_and_their_absence_stops_it() {
 fn a_session_that_the_server_has_ended_leaves_its_figures_and_says_why() {
     for setup in endless() {
         for stops in [true, false] {
-            let mut setup = Setup { turn: Nanos::from_micros(200), ..setup.clone() };
+            let mut setup = Setup { turn: us(200), ..setup.clone() };
             if !stops {
                 setup.limits.duration = ms(300);
             }
@@ -164,7 +159,7 @@ fn a_session_that_the_server_has_ended_leaves_its_figures_and_says_why() {
 #[test]
 fn figures_are_fetched_over_a_path_that_loses_every_fourth_datagram() {
     for seed in 0..5 {
-        let (interval, timeout) = (MS, Nanos::from_secs(5));
+        let (interval, timeout) = (MS, secs(5));
         let mut setup = Setup { interval, timeout, ..paced(Direction::Both) };
         setup.wire = SimConfig { seed, datagram_loss: 0.25, ..setup.wire };
         for leg in setup.run_clean().legs() {
@@ -193,7 +188,7 @@ fn an_interrupt_keeps_what_was_measured() {
 #[test]
 fn a_vanished_server_is_noticed_where_it_should_be_heard() {
     for direction in DIRECTIONS {
-        let (duration, timeout) = (Nanos::from_secs(3), ms(500));
+        let (duration, timeout) = (secs(3), ms(500));
         let mut world = Setup { duration, timeout, ..paced(direction) }.started();
         world.run_to(ms(200));
         world.net.partition();

@@ -65,7 +65,7 @@ fn an_idle_end_is_no_failure() {
     results.assert_no_errors();
     assert!(results.server.accepted.len() > 8);
     // With a second of rest between, nobody notices but the count of connections.
-    let plan = Plan { duration: Nanos::from_secs(20), ..Plan::at(1.0) };
+    let plan = Plan { duration: secs(20), ..Plan::at(1.0) };
     let results = plan.scripted(each(vec![say(OK), Do::Wait(MS), Do::Close]));
     results.assert_all(Metric::Response, 20, ROUND_TRIP);
     results.assert_no_errors();

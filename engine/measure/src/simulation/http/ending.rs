@@ -23,7 +23,7 @@ fn what_is_in_flight_at_the_end_is_a_lower_bound() {
 fn an_interrupt_ends_it_and_what_was_measured_stays() {
     for load in [None, Some((Load::steady(1_000.0), Arrivals::Constant))] {
         let plan = Plan { load, connections: 2, warmup: ms(20), ..Plan::default() };
-        let plan = Plan { duration: Nanos::from_secs(100), ..plan };
+        let plan = Plan { duration: secs(100), ..plan };
         // Each takes 7 ms; the one under way at the interrupt has 200 ms to end.
         let mut world = plan.with_script(after(ms(7) - ROUND_TRIP));
         world.run_to(ms(120));
@@ -58,7 +58,7 @@ fn an_interrupt_during_the_warm_up_leaves_nothing_measured() {
 #[test]
 fn an_interrupt_is_patient_for_200_ms() {
     let plan = Plan { duration: SECOND, ..Plan::default() };
-    let mut world = plan.with_script(after(Nanos::from_secs(100)));
+    let mut world = plan.with_script(after(secs(100)));
     world.run_to(ms(100));
     world.interrupt.raise();
     let results = world.finish();

@@ -83,8 +83,8 @@ impl Default for Plan {
             reconnect_on_error: false,
             expect: "2xx,3xx",
             late: Late::Queue,
-            timeout: Nanos::from_secs(2),
-            connect_timeout: Nanos::from_secs(2),
+            timeout: secs(2),
+            connect_timeout: secs(2),
             connects_at_once: CONNECTS_AT_ONCE,
             connect_gap: Nanos::ZERO,
             warmup: Nanos::ZERO,
@@ -186,7 +186,7 @@ impl Plan {
     fn stalled(&self, stalls: Vec<Stall>) -> World<HttpSide> {
         let settings = HttpSettings {
             wait: WaitMode::Block,
-            idle: Nanos::from_secs(3_600),
+            idle: secs(3_600),
             connections_max: 10_000,
             seed: 1,
             stalls,

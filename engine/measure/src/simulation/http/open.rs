@@ -59,9 +59,9 @@ fn every_request_leaves_when_it_is_due() {
 
 #[test]
 fn five_minutes_pass_in_a_moment() {
-    let results = Plan { duration: Nanos::from_secs(300), ..Plan::at(20.0) }.served();
+    let results = Plan { duration: secs(300), ..Plan::at(20.0) }.served();
     results.assert_all(Metric::Response, 6_000, ROUND_TRIP);
-    assert_eq!(results.outcome.measured, Nanos::from_secs(300));
+    assert_eq!(results.outcome.measured, secs(300));
     assert_eq!(results.outcome.backlog_max, 0);
 }
 
@@ -109,9 +109,9 @@ fn too_few_connections_show_in_lateness_alone() {
 
 #[test]
 fn a_stall_shows_in_full_in_the_response_times() {
-    let (at, length) = (Nanos::from_secs(2), ms(500));
+    let (at, length) = (secs(2), ms(500));
     for connections in [10, 1_000] {
-        let plan = Plan { connections, duration: Nanos::from_secs(5), ..Plan::at(1_000.0) };
+        let plan = Plan { connections, duration: secs(5), ..Plan::at(1_000.0) };
         let mut world = plan.stalled(vec![Stall { at, length }]);
         // The stall counts from the first request, which is due at once.
         let begin = LATENCY.0 + at.0;
@@ -234,7 +234,7 @@ fn what_finds_no_connection_is_dropped_at_once_or_waits() {
     assert_eq!(results.distribution(Metric::Response).censored(), 66);
     assert_eq!(results.outcome.backlog_max, 0);
 
-    // Request k is sent at 2.5·k ms, the last one at the very end, which finds the connection free.
+    // Request k is sent at 2.5·k ms, the last one at the very end, on a free connection.
     let results = busy(Late::Queue);
     let Operations { due, sent, dropped, unsent_at_end, .. } = results.operations();
     assert_eq!((due, sent, dropped, unsent_at_end), (100, 41, 0, 59));

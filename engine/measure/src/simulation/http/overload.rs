@@ -20,7 +20,7 @@ fn queue(capacity_per_s: u64, times: f64, warmup: Nanos) -> Plan {
         warmup,
         duration: Nanos(service_ns * 1_000),
         load: Some((Load::steady(rate.min(2e7)), Arrivals::Constant)),
-        timeout: Nanos::from_secs(60),
+        timeout: secs(60),
         steps_max: 100_000_000,
         ..Plan::get(&format!("/queue?service={service_ns}ns"))
     }
@@ -56,13 +56,12 @@ fn grid(answers: u64, is_chosen: impl Fn(u64, f64, Nanos) -> bool) -> u32 {
     let mut count = 0;
     for capacity in [100, 1_000, 10_000, 100_000, 1_000_000] {
         let duration = Nanos(SECOND.0 / capacity * answers);
-        for times in [0.5, 1.5, 5.0, 20.0, 100.0] {
-            for warmup in [Nanos::ZERO, Nanos(duration.0 / 2), ms(100), SECOND + SECOND] {
-                if is_chosen(capacity, times, warmup) {
-                    let plan = Plan { duration, ..queue(capacity, times, warmup) };
-                    assert_goodput(&plan, capacity as f64 * times.min(1.0));
-                    count += 1;
-                }
+        let warmups = [Nanos::ZERO, Nanos(duration.0 / 2), ms(100), SECOND + SECOND];
+        for (times, warmup) in pairs([0.5, 1.5, 5.0, 20.0, 100.0], warmups) {
+            if is_chosen(capacity, times, warmup) {
+                let plan = Plan { duration, ..queue(capacity, times, warmup) };
+                assert_goodput(&plan, capacity as f64 * times.min(1.0));
+                count += 1;
             }
         }
     }
@@ -163,32 +162,28 @@ fn assert_blamed<S>(plan: &Plan, results: &Results<S>, blamed: &str) {
 
 #[test]
 fn a_server_with_a_queue_is_to_blame_however_many_connections_there_are() {
-    for (connections, pipeline) in [(100, 1), (4, 1), (2, 4)] {
-        for warmup in [0, 200] {
-            for times in [1.5, 10.0] {
-                let plan = queue(1_000, times, ms(warmup));
-                let plan = Plan { connections, pipeline, duration: ms(400), ..plan };
-                let results = plan.served();
-                assert!((goodput(&results) - 1_000.0).abs() <= 10.0);
-                assert_blamed(&plan, &results, "the server, it answered ");
-            }
+    for ((connections, pipeline), warmup) in pairs([(100, 1), (4, 1), (2, 4)], [0, 200]) {
+        for times in [1.5, 10.0] {
+            let plan = queue(1_000, times, ms(warmup));
+            let plan = Plan { connections, pipeline, duration: ms(400), ..plan };
+            let results = plan.served();
+            assert!((goodput(&results) - 1_000.0).abs() <= 10.0);
+            assert_blamed(&plan, &results, "the server, it answered ");
         }
     }
 }
 
 #[test]
 fn a_server_that_takes_no_longer_for_many_lacks_connections() {
-    for connections in [1, 4, 20] {
-        for warmup in [0, 200] {
-            let plan = Plan {
-                connections,
-                warmup: ms(warmup),
-                duration: ms(300),
-                ..Plan::at(f64::from(connections) * 1_000.0)
-            };
-            // However many there are in flight, each takes 5 ms.
-            assert_blamed(&plan, &plan.scripted(after(ms(5))), "the connections, ");
-        }
+    for (connections, warmup) in pairs([1, 4, 20], [0, 200]) {
+        let plan = Plan {
+            connections,
+            warmup: ms(warmup),
+            duration: ms(300),
+            ..Plan::at(f64::from(connections) * 1_000.0)
+        };
+        // However many there are in flight, each takes 5 ms.
+        assert_blamed(&plan, &plan.scripted(after(ms(5))), "the connections, ");
     }
     // And of one connection to a queue it is not known.
     let plan = Plan { connections: 1, duration: ms(200), ..queue(5_000, 2.0, ms(100)) };
@@ -206,13 +201,8 @@ fn a_worker_that_is_away_while_connections_are_free_is_to_blame() {
 
 #[test]
 fn a_server_that_stands_still_or_is_away_is_to_blame() {
-    let plan = Plan {
-        connections: 10,
-        duration: Nanos::from_secs(5),
-        timeout: Nanos::from_secs(10),
-        ..Plan::at(1_000.0)
-    };
-    let (at, length) = (Nanos::from_secs(4), ms(1_500));
+    let plan = Plan { connections: 10, duration: secs(5), timeout: secs(10), ..Plan::at(1_000.0) };
+    let (at, length) = (secs(4), ms(1_500));
     let mut world = plan.stalled(vec![Stall { at, length }]);
     world.wakes.push(world.started_at + LATENCY + at + length);
     assert_blamed(&plan, &world.finish(), "the server, for a time all connections waited");

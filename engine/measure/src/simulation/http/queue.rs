@@ -40,7 +40,7 @@ fn run(load: f64, duration: Nanos, connections: u32) -> (Vec<u64>, Results<HttpS
 #[test]
 fn response_times_are_lindleys() {
     for (load, connections) in [(0.5, 24), (0.8, 48)] {
-        let (waits, results) = run(load, Nanos::from_secs(10), connections);
+        let (waits, results) = run(load, secs(10), connections);
         results.assert_all(Metric::Lateness, waits.len() as u64, Nanos::ZERO);
         results.assert_are(Metric::Residence, waits.iter().map(|wait| wait + SERVICE));
     }
@@ -50,7 +50,7 @@ fn response_times_are_lindleys() {
 fn the_mean_over_a_long_run_is_that_of_the_formula() {
     // With 16 connections some wait at the client: it is the same wait, from the intended send on.
     for (load, connections, seconds) in [(0.5, 16, 40), (0.8, 16, 250)] {
-        let (waits, results) = run(load, Nanos::from_secs(seconds), connections);
+        let (waits, results) = run(load, secs(seconds), connections);
         // M/D/1 (Pollaczek 1930, Khinchine 1932): service · (1 + ρ/(2(1−ρ))).
         let expected = SERVICE as f64 * (1.0 + load / (2.0 * (1.0 - load)));
         // Waiting times resemble their neighbours', for some hundred arrivals at 80 %. The error of

@@ -3,8 +3,7 @@
 use std::collections::VecDeque;
 
 use super::*;
-use tare_driver::{BufferId, Completion, Op, Outcome as Came, Segment, SocketId, SocketSpec};
-use tare_driver::{Token, Wait};
+use tare_driver::{Op, Outcome as Came, SocketId, SocketSpec, Token, Wait};
 
 /// Bytes received at once, once a request has begun.
 const RECEIVE: u32 = 64 << 10;
@@ -20,7 +19,7 @@ pub(super) enum What {
     Request,
 }
 
-/// What the script is told.
+/// What the script acts on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Event {
     pub(super) what: What,
@@ -79,23 +78,20 @@ pub(super) fn after(delay: Nanos) -> impl FnMut(Event) -> Acts + 'static {
     each(vec![Do::Wait(delay), say(OK)])
 }
 
-#[derive(Debug)]
 struct Connection {
-    socket: SocketId,
-    inbox: BufferId,
+    hand: Hand,
+    /// Of a request that is not whole yet.
     got: Vec<u8>,
     requests: usize,
     todo: VecDeque<Do>,
     /// The next step is not before that.
     not_before: Instant,
-    sending: Option<(BufferId, u32, u32)>,
-    receiving: bool,
-    deaf: bool,
     closed: bool,
 }
 
-/// The server.
+/// The server: each connection is led by hand.
 pub(super) struct Scripted {
+    net: SimNet,
     io: SimDriver,
     script: Box<dyn FnMut(Event) -> Acts>,
     connections: Vec<Connection>,
@@ -111,8 +107,9 @@ impl Scripted {
     pub(super) fn new(net: &SimNet, script: impl FnMut(Event) -> Acts + 'static) -> Self {
         let mut io = net.driver();
         let listener = io.open(&SocketSpec::listener(listen())).unwrap();
-        io.push(Token(u64::MAX >> 1), Op::Accept { listener, multishot: true }).unwrap();
+        io.push(Token(0), Op::Accept { listener, multishot: true }).unwrap();
         Self {
+            net: net.clone(),
             io,
             script: Box::new(script),
             connections: Vec::new(),
@@ -126,7 +123,7 @@ impl Scripted {
     /// listened; and those of them that would have noticed the end.
     pub(super) fn open(&self) -> (usize, usize) {
         let open = self.connections.iter().filter(|c| !c.closed);
-        (open.clone().count(), open.filter(|c| !c.deaf).count())
+        (open.clone().count(), open.filter(|c| !c.hand.deaf).count())
     }
 
     fn play(&mut self, what: What, index: usize, now: Instant) {
@@ -140,35 +137,29 @@ impl Scripted {
         if connection.todo.is_empty() {
             connection.not_before = connection.not_before.max(now);
         }
-        connection.deaf |= acts.contains(&Do::Deafen);
+        connection.hand.deaf |= acts.contains(&Do::Deafen);
         connection.todo.extend(acts);
     }
 
     fn accept(&mut self, socket: SocketId, now: Instant) {
-        let inbox = self.io.allocate(RECEIVE as usize).unwrap();
+        let socket = self.io.release(socket).unwrap();
         self.connections.push(Connection {
-            socket,
-            inbox,
+            hand: Hand::accepted(&self.net, socket),
             got: Vec::new(),
             requests: 0,
             todo: VecDeque::new(),
             not_before: now,
-            sending: None,
-            receiving: false,
-            deaf: false,
             closed: false,
         });
         self.accepted.push(now);
         self.play(What::Accepted, self.connections.len() - 1, now);
     }
 
-    fn take(&mut self, index: usize, bytes: u32, now: Instant) {
+    fn take(&mut self, index: usize, bytes: &[u8], now: Instant) {
         let connection = &mut self.connections[index];
-        connection.receiving = false;
-        let inbox = &self.io.buffer(connection.inbox)[..bytes as usize];
-        self.bytes.extend_from_slice(inbox);
+        self.bytes.extend_from_slice(bytes);
         let begins = connection.got.is_empty();
-        connection.got.extend_from_slice(inbox);
+        connection.got.extend_from_slice(bytes);
         if begins {
             self.play(What::Begun, index, now);
         }
@@ -183,78 +174,33 @@ impl Scripted {
             }
         }
     }
-
-    fn close(&mut self, index: usize) {
-        let connection = &mut self.connections[index];
-        if !std::mem::replace(&mut connection.closed, true) {
-            connection.todo.clear();
-            let socket = connection.socket;
-            self.io.push(token(index, 2), Op::Close { socket }).unwrap();
-        }
-    }
-
-    fn complete(&mut self, completion: Completion, now: Instant) {
-        let index = usize::try_from(completion.token.0 / 4).unwrap();
-        match completion.outcome {
-            Came::Accepted(socket) => return self.accept(socket, now),
-            _ if self.connections[index].closed => return,
-            Came::Received(bytes) if bytes > 0 => return self.take(index, bytes, now),
-            Came::Sent(bytes) => {
-                let connection = &mut self.connections[index];
-                let (buffer, start, len) = connection.sending.take().expect("it was sending");
-                if bytes < len {
-                    return self.send(index, buffer, start + bytes, len - bytes);
-                }
-                return self.io.free(buffer);
-            }
-            _ => {}
-        }
-        self.close(index);
-    }
-
-    fn send(&mut self, index: usize, buffer: BufferId, start: u32, len: u32) {
-        let connection = &mut self.connections[index];
-        connection.sending = Some((buffer, start, len));
-        let (socket, data) = (connection.socket, Segment { buffer, start, len });
-        self.io.push(token(index, 1), Op::Send { socket, data, zero_copy: false }).unwrap();
-    }
-
-    /// The steps of a connection whose time has come.
-    fn act(&mut self, index: usize, now: Instant) {
-        loop {
-            let connection = &mut self.connections[index];
-            if connection.closed || connection.sending.is_some() || now < connection.not_before {
-                return;
-            }
-            match connection.todo.pop_front() {
-                Some(Do::Send(bytes)) => {
-                    let buffer = self.io.allocate(bytes.len()).unwrap();
-                    self.io.buffer_mut(buffer).copy_from_slice(&bytes);
-                    self.send(index, buffer, 0, u32::try_from(bytes.len()).unwrap());
-                }
-                Some(Do::Wait(length)) => connection.not_before = now + length,
-                Some(Do::Deafen) => {}
-                Some(Do::Close) => self.close(index),
-                None => return,
-            }
-        }
-    }
-
-    fn receive(&mut self, index: usize) {
-        let connection = &mut self.connections[index];
-        if connection.receiving || connection.closed || connection.deaf {
-            return;
-        }
-        connection.receiving = true;
-        let len = if connection.got.is_empty() { 1 } else { RECEIVE };
-        let into = Segment { buffer: connection.inbox, start: 0, len };
-        let socket = connection.socket;
-        self.io.push(token(index, 0), Op::Receive { socket, into }).unwrap();
-    }
 }
 
-fn token(index: usize, purpose: u64) -> Token {
-    Token(index as u64 * 4 + purpose)
+impl Connection {
+    /// The steps whose time has come, then a turn.
+    fn turn(&mut self, now: Instant) -> usize {
+        while !self.closed && !self.hand.is_sending() && now >= self.not_before {
+            match self.todo.pop_front() {
+                Some(Do::Send(bytes)) => self.hand.send(bytes),
+                Some(Do::Wait(length)) => self.not_before = now + length,
+                Some(Do::Deafen) => {}
+                Some(Do::Close) => self.close(),
+                None => break,
+            }
+        }
+        self.hand.appetite = if self.got.is_empty() { 1 } else { RECEIVE };
+        let completions = self.hand.turn(now);
+        if self.hand.ended && !self.closed {
+            self.close();
+        }
+        completions
+    }
+
+    fn close(&mut self) {
+        self.closed = true;
+        self.todo.clear();
+        self.hand.leave();
+    }
 }
 
 /// The length of the request that `bytes` begin with, if it is whole.
@@ -271,17 +217,25 @@ fn whole(bytes: &[u8]) -> Option<usize> {
 
 impl Server for Scripted {
     fn turn(&mut self, now: Instant) -> usize {
-        for index in 0..self.connections.len() {
-            self.act(index, now);
-            self.receive(index);
-        }
         let mut done = Vec::new();
         self.io.turn(now, Wait::Poll, &mut done).unwrap();
-        let count = done.len();
+        let mut completions = done.len();
         for completion in done {
-            self.complete(completion, now);
+            let Came::Accepted(socket) = completion.outcome else { panic!("{completion:?}") };
+            self.accept(socket, now);
         }
-        count
+        for index in 0..self.connections.len() {
+            let connection = &mut self.connections[index];
+            completions += connection.turn(now);
+            let got = std::mem::take(&mut connection.hand.got);
+            if connection.closed {
+                continue;
+            }
+            for (_, bytes) in got {
+                self.take(index, &bytes, now);
+            }
+        }
+        completions
     }
 
     fn next_due(&self, _: Instant) -> Option<Instant> {

@@ -43,7 +43,7 @@ fn a_timeout_takes_the_pipeline_with_it() {
 #[test]
 fn pauses_double_while_it_fails() {
     // Every connection is closed before it answers.
-    let plan = Plan { duration: Nanos::from_secs(5), ..Plan::default() };
+    let plan = Plan { duration: secs(5), ..Plan::default() };
     let results = plan.scripted(|event| match event.what {
         What::Accepted => vec![Do::Close],
         _ => Vec::new(),

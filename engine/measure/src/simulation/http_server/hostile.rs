@@ -26,7 +26,7 @@ fn a_client_that_does_not_read_holds_up_its_own_responses_alone() {
     web.hands[client].deaf = true;
     for _ in 1..200 {
         web.hands[client].send(request.as_str());
-        web.run_for(Nanos::from_micros(100));
+        web.run_for(us(100));
     }
     web.run_for(SECOND);
     let other = web.hand(GET);
@@ -69,9 +69,9 @@ fn the_queue_takes_work_for_a_minute() {
         clients.iter().partition(|client| web.text(**client).starts_with("HTTP/1.1 503 "));
     assert_eq!(refused.len(), 13, "seven fit, the last one waits for 60 s");
     assert!(!web.text(refused[0]).contains("arrival"));
-    web.run_for(Nanos::from_secs(10));
+    web.run_for(secs(10));
     web.hands[refused[0]].send(request);
-    web.run_for(Nanos::from_secs(71));
+    web.run_for(secs(71));
     assert!(served.iter().all(|client| web.text(*client).contains(" 200 ")));
     assert!(web.text(refused[0]).contains(" 200 "), "there is room again");
 }
@@ -92,7 +92,7 @@ fn who_leaves_the_queue_is_forgotten() {
     web.run_for(MS);
     assert_eq!(web.side().len(), COUNT + 5);
     web.hands[5..].iter_mut().for_each(Hand::leave);
-    web.run_for(Nanos::from_secs(3));
+    web.run_for(secs(3));
     assert_eq!(web.side().len(), 5, "the silent ones wait for their turn");
     assert!(web.side().due_len() < 100);
 }
@@ -111,7 +111,7 @@ fn who_trickles_is_closed() {
         web.hands[client].appetite = 8 << 10;
     }
     for seconds in 1..=5 {
-        web.run_for(Nanos::from_secs(10));
+        web.run_for(secs(10));
         for client in clients {
             sip(&mut web, client);
         }
@@ -216,7 +216,7 @@ fn a_close_does_not_overtake_the_last_response() {
         let text = web.text(client);
         assert!(text.ends_with(&"x".repeat(50_000)), "{} bytes", text.len());
         assert_eq!(text.matches("HTTP/1.1 ").count(), 1);
-        web.run_for(Nanos::from_secs(2));
+        web.run_for(secs(2));
         assert!(web.side().is_empty());
     }
 }

@@ -18,7 +18,7 @@ type Web = World<HttpClient<Seen>, HttpSide>;
 fn settings() -> HttpSettings {
     HttpSettings {
         wait: WaitMode::Block,
-        idle: Nanos::from_secs(30),
+        idle: secs(30),
         connections_max: 100,
         seed: 1,
         stalls: Vec::new(),
@@ -33,8 +33,8 @@ fn request(target: &str) -> String {
 impl Web {
     /// A server on a wire; its clients are led by hand, and look every 20 ms.
     fn on(wire: SimConfig, settings: HttpSettings) -> Self {
-        let web = World::new(wire, |net, clock| HttpSide::new(net, clock, settings));
-        World { step: ms(20), ..web }
+        let web = Self::new(wire, |net, clock| HttpSide::new(net, clock, settings));
+        Self { step: ms(20), ..web }
     }
 
     fn with(settings: HttpSettings) -> Self {
@@ -179,7 +179,7 @@ fn the_queue_goes_by_the_stamps_of_arrival() {
     }
     web.run_for(ms(10));
     // From here on all connections are stamped, and their worker comes round every 500 us only.
-    web.server.grid = Nanos::from_micros(500);
+    web.server.grid = us(500);
     let (mut sent, mut arrivals) = ([0; CLIENTS], Vec::new());
     for i in 0..60 {
         // The last first, so that the order of the sockets is not that of the arrivals.
@@ -219,7 +219,7 @@ fn the_queue_goes_by_the_stamps_of_arrival() {
 #[test]
 fn the_queue_goes_by_the_stamps_of_first_requests_too() {
     let mut web = Web::plain();
-    web.server.front_grid = Nanos::from_micros(700);
+    web.server.front_grid = us(700);
     let mut arrivals = Vec::new();
     for i in 0..20 {
         let client = web.hand("");
@@ -246,7 +246,7 @@ fn a_slow_reader_holds_little_and_not_for_ever() {
     assert_eq!(text.matches("tare serves").count(), 2_000);
     assert_eq!(text.matches('x').count(), 1_000_000 + 2_000 * "text/plain".matches('x').count());
     web.deaf(request("/bytes/1000000"));
-    web.run_for(Nanos::from_secs(64));
+    web.run_for(secs(64));
     assert!(web.side().is_empty());
 }
 
@@ -309,7 +309,7 @@ proptest! {
         let wire = SimConfig { seed, short_reads: 0.5, short_writes: 0.3, ..SimConfig::default() };
         let mut web = Web::on(wire, settings());
         let client = web.hand([start.into_bytes(), bytes].concat());
-        web.run_for(Nanos::from_secs(8));
+        web.run_for(secs(8));
         let text = web.text(client);
         let refused = text.starts_with("HTTP/1.1 4") || text.starts_with("HTTP/1.1 5");
         prop_assert!(refused || web.hands[client].ended, "{}", text);

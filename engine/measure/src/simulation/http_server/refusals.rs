@@ -83,7 +83,7 @@ fn what_has_no_body_is_sent_none() {
             let client = web.hand(first);
             web.run_for(ms(5));
             web.hands[client].send(second);
-            web.run_for(Nanos::from_secs(6));
+            web.run_for(secs(6));
             let text = web.text(client);
             assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{pieces:?}: {text}");
             assert!(text.ends_with("\r\n\r\n"), "{pieces:?}: {text}");
@@ -97,10 +97,10 @@ fn what_is_not_whole_or_silent_is_ended() {
     let mut web = Web::plain();
     let cut = web.hand("GET / HTTP/1.1\r\nHo");
     let idle = web.hand(GET);
-    web.run_for(Nanos::from_secs(7));
+    web.run_for(secs(7));
     assert!(web.text(cut).starts_with("HTTP/1.1 408 "), "{}", web.text(cut));
     assert!(web.hands[cut].ended && !web.hands[idle].ended);
-    web.run_for(Nanos::from_secs(25));
+    web.run_for(secs(25));
     assert!(web.hands[idle].ended);
     web.run_for(SECOND);
     assert!(web.side().is_empty());

@@ -14,15 +14,15 @@ fn deadlines_begin_again_after_a_stall() {
     let came = web.hand(GET);
     web.run_for(SECOND);
     web.hands[idle].send(GET);
-    web.run_for(Nanos::from_secs(40));
+    web.run_for(secs(40));
     assert_eq!(web.text(idle).matches("HTTP/1.1 200 ").count(), 2);
     assert_eq!(web.text(came).matches("HTTP/1.1 200 ").count(), 1);
     assert!(web.hands.iter().all(|hand| !hand.ended));
     web.hands[cut].send("st: x\r\n\r\n");
-    web.run_for(Nanos::from_secs(6));
+    web.run_for(secs(6));
     assert!(web.text(cut).starts_with("HTTP/1.1 200 "));
     assert!(web.text(late).starts_with("HTTP/1.1 408 "));
-    web.run_for(Nanos::from_secs(26));
+    web.run_for(secs(26));
     assert!(web.side().is_empty(), "then they count again");
 }
 
@@ -32,7 +32,7 @@ fn deadlines_begin_again_after_a_stall() {
 fn responses_are_in_order_after_a_stall() {
     let mut web = Web::stalling("10ms:5ms");
     web.hand(GET);
-    web.run_for(Nanos::from_micros(9_500));
+    web.run_for(us(9_500));
     // More than the client takes without reading.
     let mut requests: String =
         (1_000..1_065).map(|size| request(&format!("/echo?size={size}"))).collect();
@@ -40,7 +40,7 @@ fn responses_are_in_order_after_a_stall() {
     requests += &request("/echo?delay=1ms&size=1066");
     requests += &request("/echo?size=1067");
     let client = web.deaf(requests);
-    web.run_for(Nanos::from_micros(2_500));
+    web.run_for(us(2_500));
     // What it reads now makes room; that the rest went out is reaped in the stall.
     web.hands[client].deaf = false;
     web.run_for(MS);
@@ -89,7 +89,7 @@ fn what_was_due_in_a_stall_is_answered_at_its_end_in_order() {
     let queued = [clients[4], clients[3], clients[2]];
     for client in queued {
         web.hands[client].send(request("/queue?service=1ms"));
-        web.run_for(Nanos::from_micros(400));
+        web.run_for(us(400));
     }
     let end = Nanos(2_300_000 + 15_000_000);
     assert!(web.now() < end, "it is not over yet");
@@ -124,7 +124,7 @@ fn connections_do_not_pile_up_in_a_stall() {
     web.run_for(SECOND);
     let ended = |web: &Web| web.hands[1..].iter().filter(|hand| hand.ended).count();
     assert_eq!(ended(&web), CLIENTS - SEATS);
-    web.run_for(Nanos::from_secs(62));
+    web.run_for(secs(62));
     assert_eq!(ended(&web), CLIENTS - 2, "one is served");
     assert!(web.text(first).contains("200 OK"));
     // Whoever comes now finds the seats of those that are gone.

@@ -179,7 +179,7 @@ fn a_client_that_does_not_read_holds_nothing() {
             world.run_for(ms(5));
             assert_eq!(world.server.sessions(), 1, "{size_bytes} {window:?} {word}");
             end(&mut world, word);
-            world.run_for(Nanos::from_secs(5) + NAP);
+            world.run_for(secs(5) + NAP);
             assert_eq!(world.server.sessions(), 0, "{size_bytes} {window:?} {word}");
             assert!(world.server.worker.role().is_empty());
         }
@@ -270,7 +270,7 @@ fn a_datagram_session_that_the_server_ends_says_so_and_then_why() {
 
 #[test]
 fn figures_are_fetched_for_as_long_as_it_takes() {
-    let limits = SessionLimits { idle: SECOND + SECOND, duration: Nanos::from_secs(8) };
+    let limits = SessionLimits { idle: SECOND + SECOND, duration: secs(8) };
     let setup = Setup { limits, ..Setup::udp() };
     let mut world = alone_over_udp(&setup);
     let session = greet(&mut world, &setup, 1, 1);
@@ -317,7 +317,8 @@ fn a_client_that_is_restarted_on_the_same_port_is_heard() {
 
 #[test]
 fn the_meter_is_read_once_for_all_that_end_together() {
-    for setup in Setup::both(|setup| setup.connections = 50) {
+    let setup = Setup { connections: 50, ..Setup::default() };
+    for setup in setup.over_both() {
         let mut world = setup.started();
         world.run_until(World::is_finished);
         assert!((1..=3).contains(&world.server.reads()), "read {} times", world.server.reads());
@@ -349,8 +350,7 @@ fn figures_say_how_many_requests_their_cpu_time_is_for() {
 
 #[test]
 fn connections_that_never_finish_their_hello_are_closed_and_named() {
-    for (idle, within) in [(2, 2), (60, 5)].map(|(a, b)| (Nanos::from_secs(a), Nanos::from_secs(b)))
-    {
+    for (idle, within) in [(2, 2), (60, 5)].map(|(a, b)| (secs(a), secs(b))) {
         let limits = SessionLimits { idle, duration: Nanos::MAX };
         let setup = Setup { limits, ..Setup::default() };
         let mut world = alone(&setup);
@@ -499,7 +499,7 @@ fn ten_thousand_clients_of_all_kinds_leave_nothing_behind() {
     assert!(world.server.admissions().sessions > 100, "over UDP");
     assert!(!world.server.worker.role().is_empty());
     // Deaf and mute ones among them, that never close.
-    world.run_for(Nanos::from_secs(7));
+    world.run_for(secs(7));
     assert_eq!(waiting(&world), 0);
     assert_nothing_kept(&world);
     assert_eq!(buffers_in_use(&mut world), idle_buffers);
