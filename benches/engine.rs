@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tare_driver::Backend;
 use tare_driver::BackendChoice;
 use tare_engine::latency::plan::LatPlan;
+use tare_engine::measurement::Measurement;
 use tare_engine::run::observe::Unobserved;
 use tare_engine::run::plan::{Common, Stop};
 use tare_engine::server::Server;
@@ -77,7 +78,8 @@ pub(crate) fn median_ns(
             observe: Vec::new(),
         },
     };
-    let finished = tare_engine::latency::measure(&plan, &Interrupt::default(), &mut Unobserved)
+    let finished = Measurement::Lat(plan)
+        .measure(&Interrupt::default(), &mut Unobserved)
         .expect("the engine runs here");
     assert!(finished.error.is_none(), "{:?}", finished.error);
     let result = &finished.report.results[0];

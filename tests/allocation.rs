@@ -17,17 +17,18 @@ use tare_driver::epoll::EpollDriver;
 use tare_driver::probe;
 use tare_driver::uring::UringDriver;
 use tare_driver::{Backend, Driver, Waker};
-use tare_engine::latency::client::{Client, ClientSpec};
+use tare_engine::latency::client::Client;
 use tare_engine::schedule::{Schedule, Share};
 use tare_engine::server::worker::front::{Acceptor, Arrival, Dispatch};
 use tare_engine::server::worker::http::HttpArrival;
 use tare_engine::server::worker::{Admitted, Meter, SessionLimits, Sessions};
-use tare_engine::worker::{ClientRole, ProgressSink, Role, SessionSpec, TurnCounters, Worker};
+use tare_engine::worker::{
+    ClientRole, LoopPlan, ProgressSink, Role, SessionSpec, TurnCounters, Worker,
+};
 use tare_proto::auth::CookieKey;
 use tare_proto::datagram::UdpServerFront;
 use tare_proto::hello::{Accept, BackendAsked, Direction, Hello, Refuse, Test};
 use tare_proto::hello::{Transport, WaitMode};
-use tare_stats::histogram::{Extent, Recording, RecordingSpec};
 use tare_stats::result::{CpuUse, Instrument};
 use tare_units::Nanos;
 use tare_units::control::{Interrupt, Phase};
@@ -91,7 +92,7 @@ impl Dispatch<OwnedFd> for Door {
     }
 
     fn hand_over(&mut self, mut accept: Accept, arrival: Arrival<OwnedFd>) {
-        accept.session = (arrival.transport == Transport::Udp).then_some(Id(77));
+        accept.session = (arrival.hello.transport == Transport::Udp).then_some(Id(77));
         let admitted = Admitted { arrival, accept, permit: () };
         self.inbox.send(admitted).expect("the worker runs");
         self.waker.wake();
@@ -207,26 +208,22 @@ impl Kind for Case {
     }
 
     fn client(&self, to: SocketAddr, shared: &Arc<Shared>) -> Client<Progress> {
-        let spec = ClientSpec {
-            session: SessionSpec::new(to, self.hello(), None, Nanos::from_secs(10), 1),
-            connections: self.connections,
-            size_bytes: self.size_bytes,
+        let session = SessionSpec::new(to, self.hello(), None, Nanos::from_secs(10), 1);
+        let plan = LoopPlan {
             warmup: Nanos::from_millis(50),
             duration: Some(Nanos::from_secs(60)),
             count: None,
-            wait: self.wait,
-            wakeup: Nanos::from_micros(50),
-        };
-        let recording = Recording::new(RecordingSpec {
-            extent: Extent::Time(Nanos::from_secs(60)),
+            timeout: Nanos::from_secs(10),
             interval: Nanos::from_millis(100),
-            open_loop: self.rate_per_s.is_some(),
-        });
+            wakeup: Nanos::from_micros(50),
+            slots: self.connections,
+            depth: 1,
+        };
         let arrivals = self
             .rate_per_s
             .map(|rate| Schedule::constant(rate, Share::WHOLE).expect("a legal rate"));
         let progress = Progress(Arc::clone(shared));
-        Client::new(spec, recording, arrivals, progress, Interrupt::default())
+        Client::new(session, plan, arrivals, progress, Interrupt::default())
     }
 }
 

@@ -120,10 +120,6 @@ impl Kind for Bulk {
             options: SocketOptions::default(),
             streams: self.streams,
             first: 0,
-            bytes: 0,
-            warmup,
-            duration: Some(duration),
-            wait: self.wait(),
             wakeup: Nanos::from_micros(50),
         };
         let gauge = Moved { shared: Arc::clone(shared), unit_bytes: self.unit_bytes };

@@ -13,19 +13,18 @@ use tare_driver::epoll::EpollDriver;
 use tare_driver::probe;
 use tare_driver::uring::UringDriver;
 use tare_driver::{Backend, Driver, Waker};
-use tare_engine::http::client::Late;
 use tare_engine::http::client::{HttpClient, HttpSpec};
+use tare_engine::http::plan::HttpPlan;
 use tare_engine::schedule::{Schedule, Share};
 use tare_engine::server::worker::http::{
     Arrivals, HttpArrival, HttpServer, HttpSettings, StampClock, inbox,
 };
 use tare_engine::worker::destination::Destination;
-use tare_engine::worker::{Role, Worker};
+use tare_engine::worker::{LoopPlan, Role, Worker};
 use tare_proto::hello::WaitMode;
 use tare_proto::http1::request::{RequestSpec, Requests};
-use tare_proto::http1::status::StatusSet;
-use tare_stats::histogram::{Extent, Recording, RecordingSpec};
 use tare_units::control::Interrupt;
+use tare_units::target::Target;
 use tare_units::{Instant, Nanos};
 
 use super::{Progress, Shared, alone, ask, count};
@@ -70,37 +69,32 @@ impl Case {
     fn client(&self, to: SocketAddr, shared: &Arc<Shared>) -> HttpClient<Progress> {
         let request = RequestSpec::get(self.path, &to.to_string());
         let requests = Requests::new(&[(request, 1)], self.pipeline, 1);
+        let plan =
+            HttpPlan { connect_timeout: Nanos::from_secs(10), ..HttpPlan::to(Target::Loopback) };
         let spec = HttpSpec {
+            plan: Arc::new(plan),
             to: Destination::Tcp(to),
-            bind: Vec::new(),
             first: 0,
-            connections: self.connections,
             requests: Arc::new(requests.expect("a request that can be written")),
-            pipeline: self.pipeline,
             requests_per_connection: None,
-            reconnect_on_error: false,
-            expect: StatusSet::default(),
-            late: Late::Queue,
-            timeout: Nanos::from_secs(10),
-            connect_timeout: Nanos::from_secs(10),
             connects_at_once: 256,
             connect_gap: Nanos::ZERO,
-            warmup: Nanos::from_millis(50),
-            duration: Some(Nanos::from_secs(60)),
-            count: None,
-            wait: self.wait,
-            wakeup: Nanos::from_micros(50),
+            run: LoopPlan {
+                warmup: Nanos::from_millis(50),
+                duration: Some(Nanos::from_secs(60)),
+                count: None,
+                timeout: Nanos::from_secs(10),
+                interval: INTERVAL,
+                wakeup: Nanos::from_micros(50),
+                slots: self.connections,
+                depth: self.pipeline,
+            },
         };
-        let recording = Recording::new(RecordingSpec {
-            extent: Extent::Time(Nanos::from_secs(60)),
-            interval: INTERVAL,
-            open_loop: self.rate_per_s.is_some(),
-        });
         let schedule = self
             .rate_per_s
             .map(|rate| Schedule::constant(rate, Share::WHOLE).expect("a legal rate"));
         let progress = Progress(Arc::clone(shared));
-        HttpClient::new(spec, recording, schedule, 0, progress, Interrupt::default())
+        HttpClient::new(spec, schedule, 0, progress, Interrupt::default())
     }
 }
 

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser};
-use tare_engine::compare::plan::{ArmPlan, ComparePlan, Measurement};
+use tare_engine::compare::plan::{ArmPlan, ComparePlan};
+use tare_engine::measurement::Measurement;
 use tare_engine::run::plan::Stop;
 use tare_host::hooks::HookSpec;
 use tare_stats::assertion::{Assertion, evaluate_comparison};

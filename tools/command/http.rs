@@ -9,8 +9,7 @@ use std::net::IpAddr;
 
 use clap::Args;
 use tare_driver::shown;
-use tare_engine::http::client::Late;
-use tare_engine::http::plan::{HttpPlan, OpenLoop, Stage};
+use tare_engine::http::plan::{HttpPlan, Late, OpenLoop, Stage};
 use tare_engine::run::plan::Stop;
 use tare_engine::schedule::Arrivals;
 use tare_proto::http1::status::StatusSet;

@@ -1,7 +1,7 @@
 //! What every measuring command does around its run: outputs, signals, assertions, exit code.
 
 use clap::Subcommand;
-use tare_engine::compare::plan::Measurement;
+use tare_engine::measurement::Measurement;
 use tare_engine::run::Finished;
 use tare_engine::run::observe::{Observer, Progress};
 use tare_proto::hello::{Direction, Transport};
@@ -65,7 +65,7 @@ pub(super) fn asked(plan: &Measurement) -> Asked {
         Measurement::Lat(plan) => plan.rate_per_s,
         _ => None,
     };
-    let (under_load, bulk) = match plan {
+    let (loaded, bulk) = match plan {
         Measurement::Lat(plan) => (true, plan.under_load.as_ref().map(|load| &*load.plan)),
         Measurement::Bw(plan) => (false, Some(plan)),
         Measurement::Http(_) => (false, None),
@@ -77,7 +77,7 @@ pub(super) fn asked(plan: &Measurement) -> Asked {
         // One alone is not numbered.
         stages: if stages.len() > 1 { stages.len() as u64 } else { 0 },
         rates_per_s: stages.iter().map(|stage| stage.from_per_s).chain(rate_per_s).collect(),
-        under_load: under_load && bulk.is_some(),
+        loaded: loaded && bulk.is_some(),
         datagrams: bulk.is_some_and(|bulk| bulk.transport == Transport::Udp),
         up: bulk.is_some_and(|bulk| bulk.direction != Direction::Down),
         down: bulk.is_some_and(|bulk| bulk.direction != Direction::Up),
@@ -105,11 +105,7 @@ pub(super) fn run(command: &Measuring, typed: &Redactor) -> Result<Exit> {
     present(
         &args.result,
         args.percentiles(),
-        |interrupt, observer| match &plan {
-            Measurement::Lat(plan) => tare_engine::latency::measure(plan, interrupt, observer),
-            Measurement::Bw(plan) => tare_engine::bandwidth::measure(plan, interrupt, observer),
-            Measurement::Http(plan) => tare_engine::http::measure(plan, interrupt, observer),
-        },
+        |interrupt, observer| plan.measure(interrupt, observer),
         |report| assertion::evaluate(&assertions, &report.results),
     )
 }

@@ -10,7 +10,7 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use tare_driver::{Backend, BackendChoice};
 use tare_engine::run::plan::{Common, Stop};
-use tare_host::observation::Observation;
+use tare_host::observed::Observation;
 use tare_proto::auth::Secret;
 use tare_proto::hello::WaitMode;
 use tare_stats::result::quantile_name;

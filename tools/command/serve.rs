@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use tare_driver::BackendChoice;
-use tare_engine::server::plan::{HttpServing, ServePlan};
+use tare_engine::server::plan::{HttpSettings, ServePlan};
 use tare_engine::server::worker::http::Stall;
 use tare_host::resolve::local;
 use tare_proto::auth::Secret;
@@ -173,9 +173,10 @@ impl ServeArgs {
             cpus: self.cpus.as_ref().map(|list| list.0.clone()),
             backend: self.backend,
             secret,
-            http: (!self.no_http).then(|| HttpServing {
+            http: (!self.no_http).then(|| HttpSettings {
                 wait: self.http_wait,
-                max_connections: self.max_connections,
+                idle: self.idle_timeout,
+                connections_max: self.max_connections,
                 seed: self.seed,
                 stalls: self.stall.clone(),
             }),
@@ -222,7 +223,7 @@ mod tests {
         assert!(plan.listen_is_default);
         assert_eq!(plan.max_sessions, SESSIONS_MAX);
         assert_eq!(plan.idle_timeout, Nanos::from_secs(30));
-        assert_eq!(plan.http.unwrap().max_connections, HTTP_CONNECTIONS_MAX);
+        assert_eq!(plan.http.unwrap().connections_max, HTTP_CONNECTIONS_MAX);
     }
 
     #[test]
@@ -231,7 +232,7 @@ mod tests {
             plan("--stall 2s:500ms --stall 9s:1s --http-wait spin --max-connections 9 --seed 3");
         let http = http.unwrap().http.unwrap();
         assert_eq!(http.stalls[0].length, Nanos::from_millis(500));
-        assert_eq!((http.stalls.len(), http.max_connections, http.seed), (2, 9, 3));
+        assert_eq!((http.stalls.len(), http.connections_max, http.seed), (2, 9, 3));
         assert_eq!(http.wait, WaitMode::Spin);
         assert!(plan("--no-http").unwrap().http.is_none());
     }

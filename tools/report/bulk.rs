@@ -50,7 +50,7 @@ fn step(step: &StepResult) -> Vec<Block> {
 
 /// The bulk figures of a step of a bulk run; none in a latency run, where they would be the load's.
 pub(super) fn of(step: &StepResult) -> Option<&Bandwidth> {
-    let is_load = step.params.under_load.is_some();
+    let is_load = step.params.load().is_some();
     step.bandwidth.as_ref().filter(|_| !is_load)
 }
 
@@ -238,7 +238,7 @@ fn tcp_of(tcp: &TcpFigures) -> String {
         Some(format!("rtt {}{}", time(tcp.rtt_ns), min.unwrap_or_default())),
         Some(format!("cwnd {}", volume(tcp.cwnd_bytes))),
         Some(format!("MSS {} B", grouped(u64::from(tcp.mss_bytes)))),
-        tcp.congestion.clone(),
+        tcp.congestion_control.clone(),
         buffer("send", tcp.send_buffer_bytes),
         buffer("receive", tcp.receive_buffer_bytes),
     ])

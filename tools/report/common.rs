@@ -117,7 +117,7 @@ pub(super) fn instruments(
             found.push(field("", format!("{}: see the warnings", state(instrument))));
         }
     }
-    let of_latencies = step.bandwidth.is_none() || step.params.under_load.is_some();
+    let of_latencies = step.bandwidth.is_none() || step.params.load().is_some();
     // A web server is not expected to.
     let silent = step.instrument.server.is_none() && !is_http;
     found.extend(fields([

@@ -136,7 +136,7 @@ const DIMENSIONS: [Dimension; 5] = [
     }),
     ("size", |step| Size(step.params.size_bytes).to_string()),
     ("conns", |step| grouped(step.params.connections.into())),
-    ("load", |step| if step.params.under_load.is_some() { "loaded" } else { "idle" }.to_owned()),
+    ("load", |step| if step.params.load().is_some() { "loaded" } else { "idle" }.to_owned()),
 ];
 
 /// A verdict in a word or two, for tables; the notes below them give all of its name.

@@ -250,23 +250,45 @@ pub(crate) fn all() -> Vec<(&'static str, Report)> {
 
 /// What a doctor found: a finding of each level, of a machine with a card.
 pub(crate) fn diagnosis() -> Diagnosis {
-    let governor = Finding::new("governor", Level::Spoils, "powersave on CPU 3")
-        .effect("the clock rate follows the load (here down to 800 of 4200 MHz)")
-        .show("cat /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor")
-        .mend("cpupower -c 3 frequency-set -g performance")
-        .undo("cpupower -c 3 frequency-set -g powersave");
-    let load = Finding::new("load", Level::Note, "0.4 tasks wanted to run")
-        .figure(0.4, "tasks")
-        .effect("whoever else wants a CPU takes the measuring ones too")
-        .show("cat /proc/loadavg; top -b -n 1 | head -20")
-        .mend("end or move what else runs");
-    let turbo = Finding::new("turbo", Level::Unknown, "nothing tells")
-        .effect("some per cent from run to run")
-        .show("cat /sys/devices/system/cpu/cpufreq/boost");
-    let clock = Finding::new("clock-source", Level::Ok, "tsc; reading the clock costs 19 ns")
-        .figure(19.0, "ns")
-        .effect("a clock that is read in the kernel costs some 0.2 to 1 µs each time")
-        .show("cat /sys/devices/system/clocksource/clocksource0/current_clocksource");
+    let finding = |code: &str, level, what: &str, [effect, show]: [&str; 2]| Finding {
+        code: code.into(),
+        level,
+        what: what.into(),
+        effect: effect.into(),
+        show: show.into(),
+        ..Finding::default()
+    };
+    let governor = [
+        "the clock rate follows the load (here down to 800 of 4200 MHz)",
+        "cat /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor",
+    ];
+    let governor = Finding {
+        mend: Some("cpupower -c 3 frequency-set -g performance".into()),
+        undo: Some("cpupower -c 3 frequency-set -g powersave".into()),
+        ..finding("governor", Level::Spoils, "powersave on CPU 3", governor)
+    };
+    let load = [
+        "whoever else wants a CPU takes the measuring ones too",
+        "cat /proc/loadavg; top -b -n 1 | head -20",
+    ];
+    let load = Finding {
+        value: Some(0.4),
+        unit: Some("tasks".into()),
+        mend: Some("end or move what else runs".into()),
+        ..finding("load", Level::Note, "0.4 tasks wanted to run", load)
+    };
+    let turbo = ["some per cent from run to run", "cat /sys/devices/system/cpu/cpufreq/boost"];
+    let turbo = finding("turbo", Level::Unknown, "nothing tells", turbo);
+    let clock = [
+        "a clock that is read in the kernel costs some 0.2 to 1 µs each time",
+        "cat /sys/devices/system/clocksource/clocksource0/current_clocksource",
+    ];
+    let what = "tsc; reading the clock costs 19 ns";
+    let clock = Finding {
+        value: Some(19.0),
+        unit: Some("ns".into()),
+        ..finding("clock-source", Level::Ok, what, clock)
+    };
     Diagnosis {
         schema: SCHEMA.into(),
         kind: "doctor".into(),

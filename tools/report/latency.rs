@@ -176,15 +176,14 @@ fn ratio_of(pair: Pair<'_>, of: Statistic) -> String {
 
 /// The report's steps, two and two; none unless there is one that was measured twice.
 fn pairs(report: &Report) -> Vec<Pair<'_>> {
-    let is_pair = |(idle, loaded): &Pair<'_>| {
-        idle.params.under_load.is_none() && loaded.params.under_load.is_some()
-    };
+    let is_pair =
+        |(idle, loaded): &Pair<'_>| idle.params.load().is_none() && loaded.params.load().is_some();
     report.results.iter().zip(report.results.iter().skip(1)).filter(is_pair).collect()
 }
 
 pub(super) fn load(report: &Report) -> Option<String> {
     let mut steps = report.results.iter();
-    let options = steps.find_map(|step| step.params.under_load.as_deref())?;
+    let options = steps.find_map(|step| step.params.load())?;
     Some(format!("tare bw {options}").trim_end().to_owned())
 }
 

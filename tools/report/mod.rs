@@ -108,7 +108,7 @@ pub(crate) fn parameters(params: &Params) -> String {
         Some(Size(params.size_bytes).to_string()),
         Some(plural(u64::from(params.connections), flows)),
         params.connects_each().then(|| "each reopened for every ping".to_owned()),
-        params.under_load.as_ref().map(|_| "under load".to_owned()),
+        params.load().map(|_| "under load".to_owned()),
     ])
 }
 

@@ -16,7 +16,9 @@ use std::time::Duration;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll};
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, Shutdown, SockaddrStorage, recv, send, sendmsg, shutdown};
+use nix::sys::socket::{
+    MsgFlags, Shutdown, SockFlag, SockaddrStorage, recv, send, sendmsg, shutdown,
+};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
@@ -26,7 +28,7 @@ use crate::nonblocking::{Core, Lane, Pool, Socket, Until};
 use crate::sys::socket;
 use crate::{
     Backend, BufferId, Capabilities, Completion, DatagramFrom, Driver, DriverError, Op, OpError,
-    PoolBuffer, SocketId, SocketKind, SocketSpec, Token, Wait, Wake, Waker,
+    PoolBuffer, SocketId, SocketKind, SocketSpec, Token, Wait, Waker,
 };
 use tare_units::limits::{COMPLETIONS_PER_TURN, SOCKETS_MAX, SPIN_ATTEMPTS_MAX};
 use tare_units::{Instant, Nanos};
@@ -64,17 +66,6 @@ pub struct EpollDriver {
     capabilities: Capabilities,
 }
 
-#[derive(Debug)]
-struct EpollWaker(mio::Waker);
-
-impl Wake for EpollWaker {
-    fn wake(&self) {
-        // A write to an eventfd that is open fails only when its counter is full, and mio handles
-        // that.
-        let _ = self.0.wake();
-    }
-}
-
 impl EpollDriver {
     /// A driver with an epoll instance, a timerfd and an eventfd of its own.
     ///
@@ -95,7 +86,9 @@ impl EpollDriver {
             poll,
             events: Events::with_capacity(COMPLETIONS_PER_TURN),
             alarm,
-            waker: Waker(Arc::new(EpollWaker(waker))),
+            // A write to an eventfd that is open fails only when its counter is full, and mio handles
+            // that.
+            waker: Waker(Arc::new(move || drop(waker.wake()))),
             is_woken: false,
             spins: 0,
             capabilities: Capabilities {
@@ -142,11 +135,8 @@ impl EpollDriver {
             if socket.interest.take().is_none() {
                 return Ok(false);
             }
-            let raw = socket.fd.as_raw_fd();
-            registry
-                .deregister(&mut SourceFd(&raw))
-                .map_err(|e| DriverError::call("epoll_ctl", &e))?;
-            Ok(true)
+            let forgotten = registry.deregister(&mut SourceFd(&socket.fd.as_raw_fd()));
+            forgotten.map(|()| true).map_err(|e| DriverError::call("epoll_ctl", &e))
         })
     }
 
@@ -178,37 +168,32 @@ impl EpollDriver {
     /// already.
     fn watch(&mut self) -> Result<(), DriverError> {
         let registry = self.poll.registry();
-        while let Some((id, socket, [input, output])) = self.core.next_unwatched() {
+        self.core.watch_parked(|id, socket, [input, output]| {
             // A stream's write space wakes nobody unless a send found none, so it is watched from
             // the start. A datagram socket's does with every datagram that the peer takes.
             let readable = (input || socket.is_stream).then_some(Interest::READABLE);
             let writable = (output || socket.is_stream).then_some(Interest::WRITABLE);
             let wanted = [socket.interest, readable, writable];
             let wanted = wanted.into_iter().flatten().reduce(|all, i| all | i);
-            if let Some(interest) = wanted
-                && wanted != socket.interest
-            {
-                let raw = socket.fd.as_raw_fd();
-                let key = mio::Token(id as usize);
-                match socket.interest {
-                    None => registry.register(&mut SourceFd(&raw), key, interest),
-                    Some(_) => registry.reregister(&mut SourceFd(&raw), key, interest),
-                }
-                .map_err(|e| DriverError::call("epoll_ctl", &e))?;
-                socket.interest = wanted;
+            let Some(interest) = wanted.filter(|_| wanted != socket.interest) else {
+                return Ok(());
+            };
+            let (raw, key) = (socket.fd.as_raw_fd(), mio::Token(id as usize));
+            match socket.interest {
+                None => registry.register(&mut SourceFd(&raw), key, interest),
+                Some(_) => registry.reregister(&mut SourceFd(&raw), key, interest),
             }
-        }
-        Ok(())
+            .map_err(|e| DriverError::call("epoll_ctl", &e))?;
+            socket.interest = wanted;
+            Ok(())
+        })
     }
 
     /// Asks epoll, and attempts what it says is ready. `true` when a signal interrupted the wait.
     fn reap(&mut self, timeout: Option<Duration>) -> Result<bool, DriverError> {
-        if let Err(error) = self.poll.poll(&mut self.events, timeout) {
-            return if error.kind() == std::io::ErrorKind::Interrupted {
-                Ok(true)
-            } else {
-                Err(DriverError::call("epoll_wait", &error))
-            };
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => return Ok(true),
+            polled => polled.map_err(|e| DriverError::call("epoll_wait", &e))?,
         }
         for event in &self.events {
             match event.token() {
@@ -270,7 +255,11 @@ impl Driver for EpollDriver {
     }
 
     fn open(&mut self, spec: &SocketSpec) -> Result<SocketId, OpError> {
-        self.hold(socket::open(spec)?, spec.kind != SocketKind::Datagram, spec.is_ipv6())
+        self.hold(
+            socket::open(spec, SockFlag::SOCK_NONBLOCK)?,
+            spec.kind != SocketKind::Datagram,
+            spec.is_ipv6(),
+        )
     }
 
     fn connect_unix(&mut self, path: &Path) -> Result<SocketId, OpError> {
@@ -278,11 +267,9 @@ impl Driver for EpollDriver {
     }
 
     fn adopt(&mut self, socket: OwnedFd) -> Result<SocketId, OpError> {
-        socket2::SockRef::from(&socket)
-            .set_nonblocking(true)
-            .map_err(|e| OpError::from(("fcntl", &e)))?;
-        let is_stream = socket::is_stream(socket.as_fd());
-        let is_ipv6 = socket::is_ipv6(socket.as_fd());
+        let set = socket2::SockRef::from(&socket).set_nonblocking(true);
+        set.map_err(|e| OpError::from(("fcntl", &e)))?;
+        let (is_stream, is_ipv6) = (socket::is_stream(&socket), socket::is_ipv6(&socket));
         self.hold(socket, is_stream, is_ipv6)
     }
 
@@ -354,15 +341,15 @@ impl Socket for EpollSocket {
     fn accept(&self) -> Result<Self, Errno> {
         // An accept makes a socket and a file before it finds that nobody has come. Asking first
         // took a fifth off the server's CPU per connection of `lat --connect-each`.
-        if !socket::is_readable(self.fd.as_fd()) {
+        if !socket::is_readable(&self.fd) {
             return Err(Errno::EAGAIN);
         }
-        let fd = socket::accept(self.fd.as_fd())?;
+        let fd = socket::accept(&self.fd)?;
         Ok(Self { fd, is_stream: true, is_ipv6: self.is_ipv6, interest: None })
     }
 
     fn connect(&self, to: SocketAddr) -> Result<(), Errno> {
-        socket::connect(self.fd.as_fd(), socket::for_family(self.is_ipv6, to))
+        socket::connect(&self.fd, socket::for_family(self.is_ipv6, to))
     }
 
     #[inline]
@@ -382,7 +369,7 @@ impl Socket for EpollSocket {
         source: Option<IpAddr>,
     ) -> Result<usize, Errno> {
         let to = socket::for_family(self.is_ipv6, to);
-        socket::send_to(self.fd.as_fd(), bytes, to, source)
+        socket::send_to(&self.fd, bytes, to, source)
     }
 
     #[inline]
@@ -391,7 +378,7 @@ impl Socket for EpollSocket {
     }
 
     fn discard(&self, len: u32) -> Result<usize, Errno> {
-        socket::discard(self.fd.as_fd(), len)
+        socket::discard(&self.fd, len)
     }
 
     fn peek(&self) -> Result<usize, Errno> {
@@ -399,11 +386,11 @@ impl Socket for EpollSocket {
     }
 
     fn receive_from(&self, into: &mut [u8]) -> Result<(usize, DatagramFrom, bool), Errno> {
-        socket::receive_from(self.fd.as_fd(), into)
+        socket::receive_from(&self.fd, into)
     }
 
     fn receive_stamped(&self, into: &mut [u8]) -> Result<(usize, Option<Nanos>), Errno> {
-        socket::receive_stamped(self.fd.as_fd(), into)
+        socket::receive_stamped(&self.fd, into)
     }
 
     fn half_close(&self) -> Result<(), Errno> {

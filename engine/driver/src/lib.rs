@@ -57,8 +57,9 @@
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
+use std::sync::Arc;
 
-use crate::sys::{option, socket, tcp_info};
+use crate::sys::{option, socket};
 use tare_units::{Instant, Nanos};
 
 pub mod clock;
@@ -74,7 +75,6 @@ pub mod simulation;
 pub mod sys;
 pub mod uring;
 
-pub(crate) use crate::io::Repeated;
 pub use crate::io::{
     BufferId, Completion, DatagramFrom, DriverError, Op, OpError, Outcome, PoolBuffer, Segment,
     SocketId, SocketKind, SocketOption, SocketSpec, TcpInfo, Token, device_name, shown, towards,
@@ -154,18 +154,19 @@ pub struct Capabilities {
 }
 
 /// Wakes a waiting turn from another thread. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Waker(pub(crate) std::sync::Arc<dyn Wake>);
+#[derive(Clone)]
+pub struct Waker(Arc<dyn Fn() + Send + Sync>);
 
-/// What a backend puts behind a [`Waker`].
-pub(crate) trait Wake: std::fmt::Debug + Send + Sync {
-    fn wake(&self);
+impl std::fmt::Debug for Waker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Waker")
+    }
 }
 
 impl Waker {
     /// Makes the present or the next waiting turn return soon, possibly with no completion.
     pub fn wake(&self) {
-        self.0.wake();
+        (self.0)();
     }
 }
 
@@ -267,7 +268,7 @@ pub trait Driver {
 
     /// What TCP says of a connection; `None` for other sockets and on the simulated wire.
     fn tcp_info(&self, socket: SocketId) -> Option<TcpInfo> {
-        tcp_info::tcp_info(self.descriptor(socket)?)
+        option::tcp_info(self.descriptor(socket)?)
     }
 
     /// Memory that the kernel holds for what a socket has not sent and what was not received from
@@ -285,8 +286,8 @@ pub trait Driver {
 
     /// The name of a connection's congestion control; `None` for sockets that are not TCP and on
     /// the simulated wire.
-    fn congestion(&self, socket: SocketId) -> Option<String> {
-        option::congestion(self.descriptor(socket)?)
+    fn congestion_control(&self, socket: SocketId) -> Option<String> {
+        option::congestion_control(self.descriptor(socket)?)
     }
 
     /// Bytes that were sent and not yet acknowledged by the peer (TCP), or not yet put on the

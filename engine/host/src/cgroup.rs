@@ -13,33 +13,26 @@ use tare_units::limits::OBSERVED_GROUPS_MAX;
 
 /// Where control groups are looked for that are named by a relative path.
 const CUSTOMARY: &str = "/sys/fs/cgroup";
+/// The unified hierarchy (cgroup v2) has no controller's name, as in `/proc/PID/cgroup`.
+const UNIFIED: &str = "";
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Hierarchy {
-    /// The unified one (cgroup v2).
-    Unified,
-    /// That of the named controller (cgroup v1).
-    V1(&'static str),
-}
-
-/// Where a group is looked for, in this order; with the places for sandboxes that show no mounts.
-const HIERARCHIES: [(Hierarchy, &[&str]); 4] = [
-    (Hierarchy::V1("cpu"), &["/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpu,cpuacct"]),
-    (Hierarchy::V1("cpuacct"), &["/sys/fs/cgroup/cpuacct", "/sys/fs/cgroup/cpu,cpuacct"]),
-    (Hierarchy::V1("memory"), &["/sys/fs/cgroup/memory"]),
-    (Hierarchy::Unified, &["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]),
+/// Where a group is looked for, in this order: the hierarchies by the name of their controller,
+/// with the places for sandboxes that show no mounts.
+const HIERARCHIES: [(&str, &[&str]); 4] = [
+    ("cpu", &["/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpu,cpuacct"]),
+    ("cpuacct", &["/sys/fs/cgroup/cpuacct", "/sys/fs/cgroup/cpu,cpuacct"]),
+    ("memory", &["/sys/fs/cgroup/memory"]),
+    (UNIFIED, &["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]),
 ];
 
 #[derive(Debug)]
 struct Mount {
-    /// The group that is mounted.
     root: PathBuf,
     point: PathBuf,
 }
 
 impl Mount {
-    /// The mounts of a hierarchy, as `/proc/self/mountinfo` tells.
-    fn all(files: &Files, hierarchy: Hierarchy) -> Vec<Self> {
+    fn all(files: &Files, hierarchy: &str) -> Vec<Self> {
         let table = files.text("/proc/self/mountinfo").unwrap_or_default();
         let parse = |line: &str| {
             // ID, parent, device, root, mount point, options, tags… `-` type, source, options.
@@ -49,8 +42,8 @@ impl Mount {
             let mut tail = tail.split(' ');
             let (kind, mut options) = (tail.next()?, tail.nth(1).unwrap_or("").split(','));
             let is_wanted = match hierarchy {
-                Hierarchy::Unified => kind == "cgroup2",
-                Hierarchy::V1(name) => kind == "cgroup" && options.any(|option| option == name),
+                UNIFIED => kind == "cgroup2",
+                name => kind == "cgroup" && options.any(|option| option == name),
             };
             is_wanted.then(|| Self { root: unescape(root).into(), point: unescape(point).into() })
         };
@@ -58,8 +51,8 @@ impl Mount {
         if !mounts.is_empty() {
             return mounts;
         }
-        let customary = HIERARCHIES.iter().find(|(one, _)| *one == hierarchy);
-        let points = customary.map_or(&[][..], |(_, points)| points).iter();
+        let customary = HIERARCHIES.into_iter().filter(|(name, _)| *name == hierarchy);
+        let points = customary.flat_map(|(_, points)| points);
         points.map(|point| Self { root: "/".into(), point: point.into() }).collect()
     }
 
@@ -69,6 +62,15 @@ impl Mount {
         // Groups above the root of a cgroup namespace are shown as `/../other`.
         let is_visible = !inner.components().any(|part| part == Component::ParentDir);
         is_visible.then(|| self.point.join(inner))
+    }
+
+    /// The groups from the directory `leaf` up to where this hierarchy is mounted, leaf first.
+    fn levels(&self, files: &Files, leaf: &Path) -> Vec<Level> {
+        leaf.ancestors()
+            .take_while(|level| level.starts_with(&self.point))
+            .filter(|level| files.exists(level))
+            .map(|path| Level { files: files.clone(), path: path.to_path_buf() })
+            .collect()
     }
 }
 
@@ -81,7 +83,6 @@ fn unescape(text: &str) -> String {
 /// How often, and for how long, a group was held back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Throttling {
-    /// Enforcement periods in which it was throttled.
     pub(crate) periods: u64,
     /// Time throttled, nanoseconds, summed over groups (and, as the kernel counts, over CPUs).
     pub(crate) ns: u64,
@@ -103,20 +104,17 @@ impl Throttling {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Level {
     files: Files,
-    is_v2: bool,
     path: PathBuf,
 }
 
 impl Level {
     /// The quota of this group itself, in CPUs; absent where none is set.
     pub(crate) fn quota(&self) -> Option<f64> {
-        let (quota, period): (f64, f64) = if self.is_v2 {
-            // `max 100000` without a quota: no numbers at its beginning.
-            let limit = self.files.numbers::<f64>(self.path.join("cpu.max"));
-            (*limit.first()?, *limit.get(1)?)
-        } else {
-            let number = |name| self.files.number(self.path.join(name));
-            (number("cpu.cfs_quota_us")?, number("cpu.cfs_period_us")?)
+        let number = |name| self.files.number(self.path.join(name));
+        // `max 100000` without a quota: no numbers at its beginning.
+        let (quota, period): (f64, f64) = match self.files.numbers(self.path.join("cpu.max"))[..] {
+            [quota, period] => (quota, period),
+            _ => (number("cpu.cfs_quota_us")?, number("cpu.cfs_period_us")?),
         };
         (quota > 0.0 && period > 0.0).then(|| quota / period)
     }
@@ -125,24 +123,13 @@ impl Level {
     pub(crate) fn throttling(&self) -> Option<Throttling> {
         let stat = self.files.text(self.path.join("cpu.stat"))?;
         let number = |key| value_of(&stat, key)?.parse::<u64>().ok();
-        let ns = if self.is_v2 {
-            number("throttled_usec")?.saturating_mul(1_000)
-        } else {
-            number("throttled_time")?
-        };
-        let enforced = number("nr_periods").unwrap_or(0);
-        Some(Throttling { periods: number("nr_throttled")?, ns, enforced })
+        let of_v2 = number("throttled_usec").map(|us| us.saturating_mul(1_000));
+        Some(Throttling {
+            ns: of_v2.or_else(|| number("throttled_time"))?,
+            periods: number("nr_throttled")?,
+            enforced: number("nr_periods").unwrap_or(0),
+        })
     }
-}
-
-/// The groups from the directory `leaf` up to where its hierarchy is mounted, leaf first.
-fn levels(files: &Files, hierarchy: Hierarchy, mount: &Mount, leaf: &Path) -> Vec<Level> {
-    let is_v2 = hierarchy == Hierarchy::Unified;
-    leaf.ancestors()
-        .take_while(|level| level.starts_with(&mount.point))
-        .filter(|level| files.exists(level))
-        .map(|path| Level { files: files.clone(), is_v2, path: path.to_path_buf() })
-        .collect()
 }
 
 /// The control groups that a process is in, as far as the CPU controller goes.
@@ -160,31 +147,26 @@ impl Cgroups {
         Self::of(files, "self")
     }
 
-    /// Finds those of another process; absent also where there is no such process.
-    pub(crate) fn of_process(files: &Files, pid: u32) -> Option<Self> {
-        Self::of(files, &pid.to_string())
-    }
-
-    fn of(files: &Files, process: &str) -> Option<Self> {
+    /// Finds those of a process by its id; absent also where there is no such process.
+    pub(crate) fn of(files: &Files, process: &str) -> Option<Self> {
         let memberships = files.text(format!("/proc/{process}/cgroup"))?;
         // ID, controllers (none for the unified hierarchy), group.
         let of_line = |line| str::split_once(line, ':')?.1.split_once(':');
         let memberships: Vec<(&str, &str)> = memberships.lines().filter_map(of_line).collect();
-        let find = |is_wanted: fn(&str) -> bool| {
+        let group_in = |hierarchy: &str| {
+            let is_wanted = |names: &str| names.split(',').any(|name| name == hierarchy);
             memberships.iter().find(|(names, _)| is_wanted(names)).map(|(_, group)| *group)
         };
-        let unified = find(str::is_empty);
-        let cpu_v1 = find(|names| names.split(',').any(|name| name == "cpu"));
-        let version = match (find(|names| !names.is_empty()), unified) {
-            (None, None) => return None,
-            (None, Some(_)) => "v2",
-            (Some(_), None) => "v1",
-            (Some(_), Some(_)) => "hybrid",
+        let has_v1 = memberships.iter().any(|(names, _)| !names.is_empty());
+        let version = match (has_v1, group_in(UNIFIED)) {
+            (false, None) => return None,
+            (false, Some(_)) => "v2",
+            (true, None) => "v1",
+            (true, Some(_)) => "hybrid",
         };
-        let (hierarchy, group) = match (cpu_v1, unified) {
-            (Some(group), _) => (Hierarchy::V1("cpu"), group),
-            (None, Some(group)) => (Hierarchy::Unified, group),
-            (None, None) => (Hierarchy::V1("cpu"), "/"),
+        let (hierarchy, group) = match (group_in("cpu"), group_in(UNIFIED)) {
+            (None, Some(group)) => (UNIFIED, group),
+            (group, _) => ("cpu", group.unwrap_or("/")),
         };
         let below = |mount: &Mount| {
             // In a container the mounted group is often the process's own, or (with a cgroup
@@ -192,22 +174,21 @@ impl Cgroups {
             // the best that can be seen. Of another process that would be somebody else's group.
             let at_mount = (process == "self").then(|| mount.point.clone());
             let leaf = mount.directory(Path::new(group)).or(at_mount);
-            leaf.map_or_else(Vec::new, |leaf| levels(files, hierarchy, mount, &leaf))
+            leaf.map_or_else(Vec::new, |leaf| mount.levels(files, &leaf))
         };
         let mounts = Mount::all(files, hierarchy);
         let found = mounts.iter().map(below).find(|levels| !levels.is_empty());
         Some(Self { version, levels: found.unwrap_or_default() })
     }
 
-    /// The files of the CPU controller that hold quota and counters, of each visible level that has
-    /// them, from this process's group up.
-    pub(crate) fn cpu_files(&self) -> (Vec<PathBuf>, Vec<PathBuf>) {
-        let files = |name: fn(&Level) -> &str| {
-            let paths = self.levels.iter().map(|level| (level, level.path.join(name(level))));
-            paths.filter(|(level, path)| level.files.exists(path)).map(|(_, path)| path).collect()
-        };
-        let quota = |level: &Level| if level.is_v2 { "cpu.max" } else { "cpu.cfs_quota_us" };
-        (files(quota), files(|_| "cpu.stat"))
+    /// The paths of the files of these names, of each visible level, from this process's group up.
+    pub(crate) fn files(&self, names: &[&str]) -> Vec<String> {
+        let paths = self
+            .levels
+            .iter()
+            .flat_map(|level| names.iter().map(move |name| (&level.files, level.path.join(name))));
+        let existing = paths.filter(|(files, path)| files.exists(path));
+        existing.map(|(_, path)| path.display().to_string()).collect()
     }
 
     /// The tightest CPU quota on the way up, in CPUs; absent where none is set, or visible: above
@@ -227,11 +208,12 @@ impl Cgroups {
     }
 }
 
-/// A control group that somebody named: under v1 a directory in each of several hierarchies.
+/// A control group that somebody named.
 #[derive(Debug, Clone)]
 pub(crate) struct Group {
     files: Files,
-    directories: Vec<(Hierarchy, PathBuf)>,
+    /// One for each hierarchy that has it: under v1 the figures are spread over several.
+    directories: Vec<PathBuf>,
     /// Groups whose quota holds it back: itself, those above it and those below it.
     pub(crate) levels: Vec<Level>,
 }
@@ -240,17 +222,12 @@ impl Group {
     /// Finds a group by its path: absolute, relative to `/sys/fs/cgroup`, or as `/proc/PID/cgroup`
     /// names it. Absent where there is no such group.
     pub(crate) fn find(files: &Files, path: &Path) -> Option<Self> {
-        let mounted: Vec<(Hierarchy, Mount)> = HIERARCHIES
-            .into_iter()
-            .flat_map(|(hierarchy, _)| {
-                Mount::all(files, hierarchy).into_iter().map(move |mount| (hierarchy, mount))
-            })
-            .collect();
+        let mounted = HIERARCHIES.map(|(hierarchy, _)| (hierarchy, Mount::all(files, hierarchy)));
         let directory = Path::new(CUSTOMARY).join(path);
         // Of nested mounts the innermost one is what the path means.
         let owner = mounted
             .iter()
-            .map(|(_, mount)| mount)
+            .flat_map(|(_, mounts)| mounts)
             .filter(|mount| directory.starts_with(&mount.point) && is_group(files, &directory))
             .max_by_key(|mount| mount.point.as_os_str().len());
         let name = match owner {
@@ -258,80 +235,68 @@ impl Group {
             None => Path::new("/").join(path),
         };
         let mut found = Self { files: files.clone(), directories: Vec::new(), levels: Vec::new() };
-        for (hierarchy, mount) in &mounted {
-            let is_found = found.directory(*hierarchy).is_some();
-            let directory = mount.directory(&name).filter(|path| is_group(files, path));
-            if let Some(directory) = directory.filter(|_| !is_found) {
-                found.add(*hierarchy, mount, directory);
+        for (hierarchy, mounts) in &mounted {
+            let directory_in = |mount: &Mount| {
+                mount.directory(&name).filter(|directory| is_group(files, directory))
+            };
+            let Some((mount, directory)) =
+                mounts.iter().find_map(|mount| Some((mount, directory_in(mount)?)))
+            else {
+                continue;
+            };
+            if matches!(*hierarchy, "cpu" | UNIFIED) && found.levels.is_empty() {
+                found.levels = mount.levels(files, &directory);
+                // A quota further down holds back what is in this group too.
+                let inner = subtree(files, &directory).into_iter().skip(1);
+                found.levels.extend(inner.map(|path| Level { files: files.clone(), path }));
             }
+            found.directories.push(directory);
         }
         (!found.directories.is_empty()).then_some(found)
     }
 
-    fn add(&mut self, hierarchy: Hierarchy, mount: &Mount, directory: PathBuf) {
-        let has_bandwidth = matches!(hierarchy, Hierarchy::V1("cpu") | Hierarchy::Unified);
-        if has_bandwidth && self.levels.is_empty() {
-            self.levels = levels(&self.files, hierarchy, mount, &directory);
-            // A quota further down holds back what is in this group too.
-            let is_v2 = hierarchy == Hierarchy::Unified;
-            let inner = subtree(&self.files, &directory).into_iter().skip(1);
-            let level = |path| Level { files: self.files.clone(), is_v2, path };
-            self.levels.extend(inner.map(level));
-        }
-        self.directories.push((hierarchy, directory));
+    /// The texts of the files of this name, of each hierarchy that has one.
+    fn texts(&self, name: &str) -> impl Iterator<Item = String> {
+        self.directories.iter().filter_map(move |directory| self.files.text(directory.join(name)))
     }
 
-    fn directory(&self, hierarchy: Hierarchy) -> Option<&Path> {
-        let mut directories = self.directories.iter();
-        directories.find(|(one, _)| *one == hierarchy).map(|(_, directory)| directory.as_path())
-    }
-
-    fn text(&self, hierarchy: Hierarchy, name: &str) -> Option<String> {
-        self.files.text(self.directory(hierarchy)?.join(name))
-    }
-
-    fn number(&self, hierarchy: Hierarchy, name: &str) -> Option<u64> {
-        self.text(hierarchy, name)?.parse().ok()
+    fn number(&self, name: &str) -> Option<u64> {
+        self.texts(name).find_map(|text| text.parse().ok())
     }
 
     pub(crate) fn exists(&self) -> bool {
-        self.directories.iter().any(|(_, directory)| is_group(&self.files, directory))
+        self.directories.iter().any(|directory| is_group(&self.files, directory))
     }
 
     /// The CPU time of all that is, or ever was, in it.
     pub(crate) fn cpu(&self) -> Option<CpuCount> {
-        let cpuacct = Hierarchy::V1("cpuacct");
-        if let Some(total_ns) = self.number(cpuacct, "cpuacct.usage") {
-            let stat = self.text(cpuacct, "cpuacct.stat").unwrap_or_default();
-            let ns = |key| {
-                let ticks: u64 =
-                    value_of(&stat, key).and_then(|text| text.parse().ok()).unwrap_or(0);
-                ticks * ns_per_tick()
-            };
+        if let Some(total_ns) = self.number("cpuacct.usage") {
+            let stat = self.texts("cpuacct.stat").next().unwrap_or_default();
+            let ticks = |key| value_of(&stat, key)?.parse::<u64>().ok();
+            let ns = |key| ticks(key).unwrap_or(0) * ns_per_tick();
             let (user_ns, system_ns) = (ns("user"), ns("system"));
             return Some(CpuCount { user_ns, system_ns, total_ns: Some(total_ns) });
         }
-        let stat = self.text(Hierarchy::Unified, "cpu.stat")?;
-        let ns = |key| value_of(&stat, key)?.parse::<u64>().ok()?.checked_mul(1_000);
-        let (user_ns, system_ns) = (ns("user_usec")?, ns("system_usec")?);
-        Some(CpuCount { user_ns, system_ns, total_ns: ns("usage_usec") })
+        self.texts("cpu.stat").find_map(|stat| {
+            let ns = |key| value_of(&stat, key)?.parse::<u64>().ok()?.checked_mul(1_000);
+            let (user_ns, system_ns) = (ns("user_usec")?, ns("system_usec")?);
+            Some(CpuCount { user_ns, system_ns, total_ns: ns("usage_usec") })
+        })
     }
 
     pub(crate) fn memory_bytes(&self) -> Option<u64> {
-        self.number(Hierarchy::V1("memory"), "memory.usage_in_bytes")
-            .or_else(|| self.number(Hierarchy::Unified, "memory.current"))
+        self.number("memory.usage_in_bytes").or_else(|| self.number("memory.current"))
     }
 
     pub(crate) fn memory_peak_bytes(&self) -> Option<u64> {
-        self.number(Hierarchy::V1("memory"), "memory.max_usage_in_bytes")
-            .or_else(|| self.number(Hierarchy::Unified, "memory.peak"))
+        self.number("memory.max_usage_in_bytes").or_else(|| self.number("memory.peak"))
     }
 
     /// The processes in it and in the groups below it that this PID namespace shows.
     pub(crate) fn processes(&self) -> Vec<u32> {
-        let top = self.directories.first().map(|(_, directory)| directory);
-        let groups = top.map_or_else(Vec::new, |top| subtree(&self.files, top)).into_iter();
-        let lists = groups.flat_map(|group| self.files.numbers(group.join("cgroup.procs")));
+        let groups =
+            self.directories.first().map_or_else(Vec::new, |top| subtree(&self.files, top));
+        let lists = groups.iter().flat_map(|group| self.files.numbers(group.join("cgroup.procs")));
         // Those of other namespaces are shown as 0.
         let mut pids: Vec<u32> = lists.filter(|pid| *pid > 0).collect();
         pids.sort_unstable();
@@ -362,15 +327,60 @@ mod tests {
     use super::*;
     use crate::fixtures::Fixture;
 
+    const SELF: &str = "/proc/self/cgroup";
+    const MOUNTS: &str = "/proc/self/mountinfo";
     const V2_MOUNT: &str = "30 23 0:26 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw\n";
-    const V1_MOUNT: &str =
-        "33 31 0:30 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n";
+    const HYBRID_MOUNTS: &str = "\
+        33 31 0:30 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
+        34 31 0:31 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+        41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+    const DOCKER_MOUNT: &str =
+        "33 31 0:30 /docker/x /sys/fs/cgroup/cpu ro - cgroup cgroup rw,cpu\n";
+
+    /// A group of v1 with this quota, per cent of a CPU.
+    fn v1(fixture: &Fixture, group: &str, quota: i32) {
+        let write =
+            |name: &str, text| fixture.write(&format!("/sys/fs/cgroup/{group}/{name}"), text);
+        write("cpu.cfs_quota_us", format!("{}\n", quota * 1_000));
+        write("cpu.cfs_period_us", "100000\n".to_owned());
+    }
 
     #[test]
-    fn the_tightest_v2_quota_of_all_ancestors_holds() {
+    fn the_quota_is_found_wherever_the_group_is_mounted() {
+        let slice = "30 23 0:26 /a\\134x2db.slice /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        let own = "5:cpu:/docker/x\n";
+        for (groups, mounts, version, quota) in [
+            ("5:cpu,cpuacct:/docker/x\n1:name=systemd:/\n", HYBRID_MOUNTS, "v1", 0.5),
+            ("2:memory:/m\n1:cpu:/c\n0::/u\n", HYBRID_MOUNTS, "hybrid", 3.0),
+            ("2:memory:/m\n0::/u\n", HYBRID_MOUNTS, "hybrid", 0.1),
+            ("0::/a\\x2db.slice/c\n", slice, "v2", 0.7),
+            // A container that sees only its own group finds it at the mount point.
+            (own, DOCKER_MOUNT, "v1", 2.0),
+            // The path is not visible below the mounted group at all.
+            ("5:cpu:/elsewhere/y\n", DOCKER_MOUNT, "v1", 2.0),
+            // A sandbox without mounts.
+            (own, "", "v1", 2.0),
+        ] {
+            let fixture = Fixture::new(&[
+                (SELF, groups),
+                (MOUNTS, mounts),
+                ("/sys/fs/cgroup/unified/u/cpu.max", "10000 100000\n"),
+                ("/sys/fs/cgroup/c/cpu.max", "70000 100000\n"),
+            ]);
+            v1(&fixture, "cpu", 200);
+            v1(&fixture, "cpu,cpuacct", -1);
+            v1(&fixture, "cpu,cpuacct/c", 300);
+            v1(&fixture, "cpu,cpuacct/docker/x", 50);
+            let found = Cgroups::of_self(&fixture.files()).unwrap();
+            assert_eq!((found.version, found.cpu_quota()), (version, Some(quota)), "{groups:?}");
+        }
+    }
+
+    #[test]
+    fn the_tightest_v2_quota_of_all_ancestors_holds_and_counters_add_up() {
         let fixture = Fixture::new(&[
-            ("/proc/self/cgroup", "0::/a.slice/b.scope\n"),
-            ("/proc/self/mountinfo", V2_MOUNT),
+            (SELF, "0::/a.slice/b.scope\n"),
+            (MOUNTS, V2_MOUNT),
             ("/sys/fs/cgroup/a.slice/cpu.max", "150000 100000\n"),
             ("/sys/fs/cgroup/a.slice/b.scope/cpu.max", "max 100000\n"),
             (
@@ -384,133 +394,57 @@ mod tests {
             ("/sys/fs/cgroup/cpu.stat", "usage_usec 500\n"),
         ]);
         let groups = Cgroups::of_self(&fixture.files()).unwrap();
-        assert_eq!(groups.version, "v2");
-        assert_eq!(groups.cpu_quota(), Some(1.5));
-        let (quota, counters) = groups.cpu_files();
-        let of = |group: &str, file: &str| PathBuf::from(format!("/sys/fs/cgroup{group}/{file}"));
-        let leaf_first = ["/a.slice/b.scope", "/a.slice"].map(|group| of(group, "cpu.max"));
-        assert_eq!(quota, leaf_first);
-        assert_eq!((counters.len(), &counters[2]), (3, &of("", "cpu.stat")));
+        assert_eq!((groups.version, groups.cpu_quota()), ("v2", Some(1.5)));
+        let of = |group: &str, file: &str| format!("/sys/fs/cgroup{group}/{file}");
+        let leaf_first = ["/a.slice/b.scope", "/a.slice", ""];
+        let quotas = [0, 1].map(|at| of(leaf_first[at], "cpu.max"));
+        assert_eq!(groups.files(&["cpu.max", "cpu.cfs_quota_us"]), quotas);
+        assert_eq!(groups.files(&["cpu.stat"]), leaf_first.map(|group| of(group, "cpu.stat")));
         let throttling = groups.throttling();
         assert_eq!(throttling, Some(Throttling { periods: 3, ns: 34_000, enforced: 9 }));
-    }
-
-    #[test]
-    fn v1_counts_in_nanoseconds_and_minus_one_is_no_quota() {
+        // V1 counts in nanoseconds.
+        let stat = "nr_periods 9\nnr_throttled 2\nthrottled_time 12345\n";
         let fixture = Fixture::new(&[
-            ("/proc/self/cgroup", "5:cpu,cpuacct:/docker/x\n1:name=systemd:/\n"),
-            ("/proc/self/mountinfo", V1_MOUNT),
-            ("/sys/fs/cgroup/cpu,cpuacct/docker/x/cpu.cfs_quota_us", "50000\n"),
-            ("/sys/fs/cgroup/cpu,cpuacct/docker/x/cpu.cfs_period_us", "100000\n"),
-            ("/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "-1\n"),
-            ("/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us", "100000\n"),
-            (
-                "/sys/fs/cgroup/cpu,cpuacct/docker/x/cpu.stat",
-                "nr_periods 9\nnr_throttled 2\nthrottled_time 12345\n",
-            ),
+            (SELF, "5:cpu:/x\n"),
+            (MOUNTS, HYBRID_MOUNTS),
+            ("/sys/fs/cgroup/cpu,cpuacct/x/cpu.stat", stat),
         ]);
-        let groups = Cgroups::of_self(&fixture.files()).unwrap();
-        assert_eq!(groups.version, "v1");
-        assert_eq!(groups.cpu_quota(), Some(0.5));
-        assert_eq!(groups.throttling(), Some(Throttling { periods: 2, ns: 12_345, enforced: 9 }));
-    }
-
-    #[test]
-    fn a_container_that_sees_only_its_own_group_finds_it_at_the_mount_point() {
-        let mount = "33 31 0:30 /docker/x /sys/fs/cgroup/cpu ro - cgroup cgroup rw,cpu\n";
-        let mut files = vec![
-            ("/proc/self/cgroup", "5:cpu:/docker/x\n"),
-            ("/proc/self/mountinfo", mount),
-            ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "200000\n"),
-            ("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n"),
-        ];
-        let quota = |files: &[_]| {
-            let fixture = Fixture::new(files);
-            Cgroups::of_self(&fixture.files()).unwrap().cpu_quota()
-        };
-        assert_eq!(quota(&files), Some(2.0));
-        // The path is not visible below the mounted group at all.
-        files[0].1 = "5:cpu:/elsewhere/y\n";
-        assert_eq!(quota(&files), Some(2.0));
-        // A sandbox without mountinfo.
-        files.remove(1);
-        assert_eq!(quota(&files), Some(2.0));
+        let throttling = Cgroups::of_self(&fixture.files()).unwrap().throttling();
+        assert_eq!(throttling, Some(Throttling { periods: 2, ns: 12_345, enforced: 9 }));
     }
 
     #[test]
     fn of_another_process_only_its_own_groups_count() {
         let mount = "30 23 0:26 /pods /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
         let fixture = Fixture::new(&[
-            ("/proc/self/mountinfo", mount),
+            (MOUNTS, mount),
             ("/proc/7/cgroup", "0::/pods/a\n"),
             ("/proc/8/cgroup", "0::/elsewhere\n"),
             ("/proc/9/cgroup", "0::/pods/../up\n"),
             ("/sys/fs/cgroup/cpu.max", "50000 100000\n"),
             ("/sys/fs/cgroup/a/cpu.max", "20000 100000\n"),
         ]);
-        let quota = |pid| Cgroups::of_process(&fixture.files(), pid).map(|c| c.cpu_quota());
-        assert_eq!(quota(7), Some(Some(0.2)));
-        assert_eq!(quota(8), Some(None), "the mounted group is not its own");
-        assert_eq!(quota(9), Some(None), "outside what can be seen");
-        assert_eq!(quota(10), None);
-    }
-
-    #[test]
-    fn hybrid_takes_the_cpu_controller_where_it_is() {
-        let unified = "41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
-        let fixture = Fixture::new(&[
-            ("/proc/self/cgroup", "2:memory:/m\n1:cpu:/c\n0::/u\n"),
-            ("/proc/self/mountinfo", &format!("{unified}{V1_MOUNT}")),
-            ("/sys/fs/cgroup/unified/u/cpu.max", "10000 100000\n"),
-            ("/sys/fs/cgroup/cpu,cpuacct/c/cpu.cfs_quota_us", "300000"),
-            ("/sys/fs/cgroup/cpu,cpuacct/c/cpu.cfs_period_us", "100000"),
-        ]);
-        let groups = Cgroups::of_self(&fixture.files()).unwrap();
-        assert_eq!(groups.version, "hybrid");
-        assert_eq!(groups.cpu_quota(), Some(3.0));
-
-        fixture.write("/proc/self/cgroup", "2:memory:/m\n0::/u\n");
-        let groups = Cgroups::of_self(&fixture.files()).unwrap();
-        assert_eq!(groups.version, "hybrid");
-        assert_eq!(groups.cpu_quota(), Some(0.1));
-    }
-
-    #[test]
-    fn a_unit_with_an_escaped_name_is_found() {
-        let fixture = Fixture::new(&[
-            ("/proc/self/cgroup", "0::/a\\x2db.slice/c\n"),
-            (
-                "/proc/self/mountinfo",
-                "30 23 0:26 /a\\134x2db.slice /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n",
-            ),
-            ("/sys/fs/cgroup/c/cpu.max", "70000 100000\n"),
-        ]);
-        let groups = Cgroups::of_self(&fixture.files()).unwrap();
-        assert_eq!(groups.cpu_quota(), Some(0.7));
+        let quota = |pid| Cgroups::of(&fixture.files(), pid).map(|c| c.cpu_quota());
+        assert_eq!(quota("7"), Some(Some(0.2)));
+        assert_eq!(quota("8"), Some(None), "the mounted group is not its own");
+        assert_eq!(quota("9"), Some(None), "outside what can be seen");
+        assert_eq!(quota("10"), None);
     }
 
     #[test]
     fn without_control_groups_nothing_is_known() {
-        let none = Fixture::new(&[]);
-        assert_eq!(Cgroups::of_self(&none.files()), None);
-        let empty = Fixture::new(&[("/proc/self/cgroup", "\n")]);
-        assert_eq!(Cgroups::of_self(&empty.files()), None);
-        let unlimited = Fixture::new(&[("/proc/self/cgroup", "0::/\n")]);
+        assert_eq!(Cgroups::of_self(&Fixture::new(&[]).files()), None);
+        assert_eq!(Cgroups::of_self(&Fixture::new(&[(SELF, "\n")]).files()), None);
+        let unlimited = Fixture::new(&[(SELF, "0::/\n")]);
         let groups = Cgroups::of_self(&unlimited.files()).unwrap();
-        assert_eq!(groups.cpu_quota(), None);
-        assert_eq!(groups.throttling(), None);
+        assert_eq!((groups.cpu_quota(), groups.throttling()), (None, None));
     }
-
-    const V2_ALONE: &str = "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
-    const V1_BESIDE: &str = "33 31 0:30 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
-                      34 31 0:31 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
-                      35 31 0:32 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
 
     #[test]
     fn a_v2_group_has_all_in_one_directory() {
         let at = |name: &str| format!("/sys/fs/cgroup/pod/{name}");
         let fixture = Fixture::new(&[
-            ("/proc/self/mountinfo", V2_ALONE),
+            (MOUNTS, V2_MOUNT),
             (&at("cgroup.procs"), "11\n0\n"),
             (
                 &at("cpu.stat"),
@@ -527,8 +461,7 @@ mod tests {
             let group = Group::find(&files, Path::new(path)).unwrap();
             let cpu = CpuCount { user_ns: 20_000, system_ns: 10_000, total_ns: Some(30_000) };
             assert_eq!(group.cpu(), Some(cpu), "{path}");
-            assert_eq!(group.memory_bytes(), Some(4096));
-            assert_eq!(group.memory_peak_bytes(), Some(8192));
+            assert_eq!((group.memory_bytes(), group.memory_peak_bytes()), (Some(4096), Some(8192)));
             assert_eq!(group.processes(), [11, 12]);
             let quotas = group.levels.iter().filter_map(Level::quota);
             assert_eq!(quotas.collect::<Vec<_>>(), [0.5], "that of the group below");
@@ -543,28 +476,21 @@ mod tests {
     #[test]
     fn a_v1_group_is_put_together_from_its_hierarchies() {
         let fixture = Fixture::new(&[
-            ("/proc/self/mountinfo", V1_BESIDE),
+            (MOUNTS, HYBRID_MOUNTS),
             ("/sys/fs/cgroup/cpu,cpuacct/docker/x/cgroup.procs", "21\n"),
             ("/sys/fs/cgroup/cpu,cpuacct/docker/x/cpuacct.usage", "777000000\n"),
             ("/sys/fs/cgroup/cpu,cpuacct/docker/x/cpuacct.stat", "user 50\nsystem 25\n"),
-            ("/sys/fs/cgroup/cpu,cpuacct/docker/x/cpu.cfs_quota_us", "10000\n"),
-            ("/sys/fs/cgroup/cpu,cpuacct/docker/x/cpu.cfs_period_us", "100000\n"),
             ("/sys/fs/cgroup/memory/docker/x/cgroup.procs", "21\n"),
             ("/sys/fs/cgroup/memory/docker/x/memory.usage_in_bytes", "5\n"),
         ]);
-        for path in [
-            "docker/x",
-            "/docker/x",
-            "cpu,cpuacct/docker/x",
-            "memory/docker/x",
-            "/sys/fs/cgroup/memory/docker/x",
-        ] {
+        v1(&fixture, "cpu,cpuacct/docker/x", 10);
+        let paths = ["docker/x", "/docker/x", "cpu,cpuacct/docker/x", "memory/docker/x"];
+        for path in paths.into_iter().chain(["/sys/fs/cgroup/memory/docker/x"]) {
             let group = Group::find(&fixture.files(), Path::new(path)).expect(path);
             let cpu = group.cpu().expect(path);
             assert_eq!(cpu.total_ns, Some(777_000_000), "{path}");
             assert_eq!(cpu.user_ns, 50 * ns_per_tick());
-            assert_eq!(group.memory_bytes(), Some(5));
-            assert_eq!(group.memory_peak_bytes(), None);
+            assert_eq!((group.memory_bytes(), group.memory_peak_bytes()), (Some(5), None));
             assert_eq!(group.levels[0].quota(), Some(0.1));
             assert_eq!(group.processes(), [21]);
         }

@@ -1,6 +1,7 @@
 //! Which CPUs the workers get: inside the affinity mask and the cgroup's quota, two ends of one
 //! machine apart from each other.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use crate::cgroup::Cgroups;
@@ -36,7 +37,6 @@ pub struct Choice {
 
 impl Cpus {
     /// Reads what holds for the calling thread. To be called before any pinning.
-    #[must_use]
     pub fn of_self() -> Self {
         Self::read(&Files::default(), allowed_cpus())
     }
@@ -53,14 +53,12 @@ impl Cpus {
 
     /// Whether a worker may spin without starving what it waits for: two or more CPUs are allowed,
     /// and no quota is below that number.
-    #[must_use]
     pub fn can_spin(&self) -> bool {
         self.allowed.len() >= 2 && self.quota.is_none_or(|quota| quota >= 2.0)
     }
 
     /// How many workers serve `connections` where nobody said: as many as there are CPUs, whole
     /// CPUs of the quota, and connections, at most four; one at least.
-    #[must_use]
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -107,16 +105,13 @@ impl Cpus {
                 free.clone_from(&self.allowed);
                 shared = true;
             }
-            let (at, cpu) = free
-                .iter()
-                .copied()
-                .enumerate()
-                .min_by_key(|&(_, cpu)| {
-                    let beside =
-                        avoid.iter().chain(&taken).any(|&other| self.same_core(cpu, other));
-                    (avoid.contains(&cpu), load(cpu), beside, std::cmp::Reverse(cpu))
-                })
-                .expect("it was just refilled from a list that is not empty");
+            let rank = |cpu: u32| {
+                let mut others = avoid.iter().chain(&taken);
+                let is_beside = others.any(|&other| self.same_core(cpu, other));
+                (avoid.contains(&cpu), load(cpu), is_beside, Reverse(cpu))
+            };
+            let best = free.iter().copied().enumerate().min_by_key(|&(_, cpu)| rank(cpu));
+            let (at, cpu) = best.expect("it was just refilled from a list that is not empty");
             free.remove(at);
             shared |= avoid.contains(&cpu);
             taken.push(cpu);
@@ -152,7 +147,6 @@ impl Cpus {
     }
 
     /// Pairs of different CPUs, one of each list, that are threads of one physical core.
-    #[must_use]
     pub fn shared_cores(&self, ours: &[u32], theirs: &[u32]) -> Vec<(u32, u32)> {
         let pairs = ours.iter().flat_map(|&a| theirs.iter().map(move |&b| (a, b)));
         pairs.filter(|&(a, b)| a != b && self.same_core(a, b)).collect()
@@ -166,20 +160,18 @@ impl Cpus {
 
 /// CPUs that are online, by sysfs, or by `/proc/cpuinfo` in sandboxes without it.
 fn online(files: &Files) -> Vec<u32> {
-    let mut cpus: Vec<u32> = files
-        .names(CPU_DIRECTORY)
-        .iter()
-        .filter_map(|name| name.strip_prefix("cpu")?.parse().ok())
-        // CPU 0 mostly has no such file, as it cannot be taken offline.
-        .filter(|cpu| files.number(format!("{CPU_DIRECTORY}/cpu{cpu}/online")) != Some(0))
-        .collect();
+    let number = |name: &String| name.strip_prefix("cpu")?.parse().ok();
+    // CPU 0 mostly has no such file, as it cannot be taken offline.
+    let is_online = |cpu: &u32| files.number(format!("{CPU_DIRECTORY}/cpu{cpu}/online")) != Some(0);
+    let names = files.names(CPU_DIRECTORY);
+    let mut cpus: Vec<u32> = names.iter().filter_map(number).filter(is_online).collect();
     if cpus.is_empty() {
         let cpuinfo = files.text("/proc/cpuinfo").unwrap_or_default();
-        cpus = cpuinfo
-            .lines()
-            .filter_map(|line| line.strip_prefix("processor")?.split_once(':'))
-            .filter_map(|(_, number)| number.trim().parse().ok())
-            .collect();
+        let number = |line: &str| {
+            let (_, number) = line.strip_prefix("processor")?.split_once(':')?;
+            number.trim().parse().ok()
+        };
+        cpus = cpuinfo.lines().filter_map(number).collect();
     }
     cpus.sort_unstable();
     cpus
@@ -195,12 +187,8 @@ mod tests {
     fn smt(count: u32) -> Cpus {
         let all: Vec<u32> = (0..count).collect();
         let core = |cpu: u32| i32::try_from(cpu % (count / 2)).unwrap();
-        Cpus {
-            allowed: all.clone(),
-            quota: None,
-            cores: all.iter().map(|&cpu| (cpu, (0, core(cpu)))).collect(),
-            online: all,
-        }
+        let cores = all.iter().map(|&cpu| (cpu, (0, core(cpu)))).collect();
+        Cpus { allowed: all.clone(), cores, online: all, quota: None }
     }
 
     fn plain(allowed: &[u32], quota: Option<f64>) -> Cpus {
@@ -209,86 +197,85 @@ mod tests {
 
     #[test]
     fn the_highest_cpus_go_first_and_the_avoided_last() {
-        let cpus = plain(&[0, 1, 2, 5], None);
-        let choice = |workers, avoid: &[u32]| cpus.choose(workers, avoid).unwrap();
-        assert_eq!(choice(2, &[]).cpus, [5, 2]);
-        assert_eq!(choice(2, &[5]).cpus, [2, 1]);
-        assert!(!choice(2, &[5]).shared);
-        assert_eq!(choice(4, &[5]).cpus, [2, 1, 0, 5]);
-        assert!(choice(4, &[5]).shared);
-        assert_eq!(choice(5, &[]).cpus, [5, 2, 1, 0, 5]);
-        assert!(choice(5, &[]).shared);
-    }
-
-    #[test]
-    fn two_ends_do_not_share_a_physical_core_where_they_need_not() {
-        let cpus = smt(8);
-        let client = cpus.choose(1, &[]).unwrap();
-        assert_eq!(client.cpus, [7]);
-        let server = cpus.choose(1, &client.cpus).unwrap();
-        assert_eq!(server.cpus, [6], "not 3, the sibling of 7");
-        assert_eq!(cpus.shared_cores(&[7], &[6]), []);
+        let four = plain(&[0, 1, 2, 5], None);
         // With all other cores gone the sibling is better than the very CPU.
-        let pair = Cpus { allowed: vec![3, 7], ..cpus };
-        let server = pair.choose(1, &[7]).unwrap();
-        assert_eq!((server.cpus, server.shared), (vec![3], false));
+        let pair = Cpus { allowed: vec![3, 7], ..smt(8) };
+        for (cpus, workers, avoid, chosen, shared) in [
+            (&four, 2, &[][..], &[5, 2][..], false),
+            (&four, 2, &[5], &[2, 1], false),
+            (&four, 4, &[5], &[2, 1, 0, 5], true),
+            (&four, 5, &[], &[5, 2, 1, 0, 5], true),
+            (&smt(8), 1, &[], &[7], false),
+            // Not 3, the sibling of 7.
+            (&smt(8), 1, &[7], &[6], false),
+            (&pair, 1, &[7], &[3], false),
+            (&smt(4), 3, &[], &[3, 2, 1], false),
+            (&smt(8), 4, &[], &[7, 6, 5, 4], false),
+        ] {
+            let choice = cpus.choose(workers, avoid).unwrap();
+            assert_eq!((&*choice.cpus, choice.shared), (chosen, shared), "{workers} {avoid:?}");
+        }
+        assert_eq!(smt(8).shared_cores(&[7], &[6]), []);
         assert_eq!(pair.shared_cores(&[7], &[3, 7]), [(7, 3)]);
     }
 
     #[test]
-    fn a_worker_of_many_takes_a_core_of_its_own_first() {
-        assert_eq!(smt(4).choose(3, &[]).unwrap().cpus, [3, 2, 1]);
-        assert_eq!(smt(8).choose(4, &[]).unwrap().cpus, [7, 6, 5, 4]);
-    }
-
-    #[test]
     fn spinning_takes_two_cpus_and_no_smaller_quota() {
-        assert!(plain(&[0, 1], None).can_spin());
-        assert!(plain(&[0, 1], Some(2.0)).can_spin());
-        assert!(!plain(&[0, 1, 2, 3], Some(1.5)).can_spin());
-        assert!(!plain(&[0], None).can_spin());
-        assert!(!plain(&[], None).can_spin());
+        for (allowed, quota, can_spin) in [
+            (&[0, 1][..], None, true),
+            (&[0, 1], Some(2.0), true),
+            (&[0, 1, 2, 3], Some(1.5), false),
+            (&[0], None, false),
+            (&[], None, false),
+        ] {
+            assert_eq!(plain(allowed, quota).can_spin(), can_spin, "{allowed:?}");
+        }
     }
 
     #[test]
     fn workers_by_default() {
-        let eight: Vec<u32> = (0..8).collect();
-        assert_eq!(plain(&eight, None).default_workers(64), 4);
-        assert_eq!(plain(&eight, None).default_workers(3), 3);
-        assert_eq!(plain(&eight, Some(2.9)).default_workers(64), 2);
-        assert_eq!(plain(&eight, Some(0.1)).default_workers(64), 1);
-        assert_eq!(plain(&[4], None).default_workers(64), 1);
+        for (cpus, quota, connections, workers) in [
+            (8, None, 64, 4),
+            (8, None, 3, 3),
+            (8, Some(2.9), 64, 2),
+            (8, Some(0.1), 64, 1),
+            (1, None, 64, 1),
+        ] {
+            let allowed: Vec<u32> = (0..cpus).collect();
+            assert_eq!(plain(&allowed, quota).default_workers(connections), workers);
+        }
     }
 
     #[test]
     fn asked_cpus_are_used_in_their_order() {
         let cpus = plain(&[0, 1, 2], None);
-        let choice = cpus.check(&[2, 0], 3, &[1]).unwrap();
-        assert_eq!((choice.cpus, choice.shared), (vec![2, 0, 2], true));
-        let choice = cpus.check(&[2, 0], 2, &[1]).unwrap();
-        assert_eq!((choice.cpus, choice.shared), (vec![2, 0], false));
-        assert!(cpus.check(&[1], 1, &[1]).unwrap().shared);
+        for (asked, workers, chosen, shared) in [
+            (&[2, 0][..], 3, &[2, 0, 2][..], true),
+            (&[2, 0], 2, &[2, 0], false),
+            (&[1], 1, &[1], true),
+        ] {
+            let choice = cpus.check(asked, workers, &[1]).unwrap();
+            assert_eq!((&*choice.cpus, choice.shared), (chosen, shared));
+        }
     }
 
     #[test]
     fn a_cpu_that_cannot_be_had_is_a_usage_error_that_names_those_that_can() {
         let cpus = Cpus { allowed: vec![0, 1, 2], online: vec![0, 1, 2, 3], ..Cpus::default() };
-        let message = |asked: &[u32]| {
+        for (asked, start) in [
+            (&[1, 3][..], "CPU 3 is not allowed here"),
+            (&[64], "CPU 64 does not exist"),
+            (&[], "--cpus names no CPU"),
+        ] {
             let error = cpus.check(asked, 1, &[]).unwrap_err();
             assert_eq!(error.fault(), Fault::Usage);
-            error.to_string()
-        };
-        let text = message(&[1, 3]);
-        assert!(text.starts_with("CPU 3 is not allowed here"), "{text}");
-        assert!(text.contains("0-2"), "{text}");
-        let text = message(&[64]);
-        assert!(text.starts_with("CPU 64 does not exist"), "{text}");
-        message(&[]);
+            assert!(error.message().starts_with(start), "{error}");
+            assert!(error.to_string().contains("0-2"), "{error}");
+        }
     }
 
     #[test]
     fn the_machine_is_read_from_sysfs_or_else_from_cpuinfo() {
-        let base = "/sys/devices/system/cpu";
         let fixture =
             Fixture::new(&[("/proc/cpuinfo", "processor\t: 0\nflags\t: x\nprocessor\t: 1\n")]);
         let cpus = Cpus::read(&fixture.files(), vec![1]);
@@ -296,16 +283,16 @@ mod tests {
         assert_eq!((cpus.quota, cpus.cores.len()), (None, 0));
 
         for (cpu, core) in [(0, "0"), (1, "0"), (10, "5")] {
-            fixture.write(&format!("{base}/cpu{cpu}/topology/physical_package_id"), "0");
-            fixture.write(&format!("{base}/cpu{cpu}/topology/core_id"), core);
+            let topology = format!("{CPU_DIRECTORY}/cpu{cpu}/topology");
+            fixture.write(&format!("{topology}/physical_package_id"), "0");
+            fixture.write(&format!("{topology}/core_id"), core);
         }
-        fixture.write(&format!("{base}/cpu2/online"), "0");
-        fixture.write(&format!("{base}/cpufreq/x"), "");
+        fixture.write(&format!("{CPU_DIRECTORY}/cpu2/online"), "0");
+        fixture.write(&format!("{CPU_DIRECTORY}/cpufreq/x"), "");
         fixture.write("/proc/self/cgroup", "0::/\n");
         fixture.write("/sys/fs/cgroup/cpu.max", "250000 100000\n");
         let cpus = Cpus::read(&fixture.files(), vec![0, 1, 10]);
-        assert_eq!(cpus.online, [0, 1, 10]);
-        assert_eq!(cpus.quota, Some(2.5));
+        assert_eq!((&*cpus.online, cpus.quota), (&[0, 1, 10][..], Some(2.5)));
         assert_eq!(cpus.shared_cores(&[0], &[1, 10]), [(0, 1)]);
     }
 }

@@ -26,13 +26,11 @@ pub struct PortBudget {
 
 impl PortBudget {
     /// What `environment` leaves for connections to one address and port.
-    #[must_use]
     pub const fn of(environment: &Environment) -> Self {
         Self { conntrack: environment.conntrack, ports: environment.ephemeral_ports, sources: 1 }
     }
 
     /// The same with connections dealt out over so many local addresses.
-    #[must_use]
     pub const fn with_sources(self, sources: u64) -> Self {
         let sources = if sources == 0 { 1 } else { sources };
         Self { sources, ..self }
@@ -49,42 +47,39 @@ impl PortBudget {
     /// A tracked connection stays in the table for two minutes after its end
     /// (`nf_conntrack_tcp_timeout_time_wait`), so each one counts, but a port that is used again
     /// takes its old entry: the ports bound the entries.
-    #[must_use]
     pub fn check(&self, concurrent: u64, total: Option<u64>) -> Vec<Warning> {
         let mut warnings = Vec::new();
         let ports = self.ports();
         if let Some(((first, last), ports)) = self.ports.zip(ports)
             && concurrent > ports
         {
-            warnings.push(Warning {
-                code: "ephemeral-ports".into(),
-                message: format!(
+            warnings.push(Warning::new(
+                "ephemeral-ports",
+                format!(
                     "{concurrent} connections at once to one address, and {ports} ephemeral ports \
                      ({first}-{last})"
                 ),
-                advice:
-                    "sysctl -w net.ipv4.ip_local_port_range=\"1024 65535\", more local addresses \
-                         (--bind, where the command has it), or fewer connections"
-                        .into(),
-            });
+                "sysctl -w net.ipv4.ip_local_port_range=\"1024 65535\", more local addresses \
+                 (--bind, where the command has it), or fewer connections",
+            ));
         }
         if let Some(Fill { used, max }) = self.conntrack {
             let most = ports.unwrap_or(PORTS_MAX * self.sources);
             let added = total.unwrap_or(most).max(concurrent).min(most);
             let needed = used.saturating_add(added);
             if needed > stop_at(max) {
-                warnings.push(Warning {
-                    code: "conntrack-budget".into(),
-                    message: format!(
-                        "up to {added} new entries in a conntrack table that holds {used} of {max}; the \
-                         run stops at {TABLE_STOP_PERCENT} %"
+                let double = needed.saturating_mul(2);
+                warnings.push(Warning::new(
+                    "conntrack-budget",
+                    format!(
+                        "up to {added} new entries in a conntrack table that holds {used} of {max}; \
+                         the run stops at {TABLE_STOP_PERCENT} %"
                     ),
-                    advice: format!(
-                        "sysctl -w net.netfilter.nf_conntrack_max={}, or limit the run with --count or \
-                         --rate",
-                        needed.saturating_mul(2)
+                    format!(
+                        "sysctl -w net.netfilter.nf_conntrack_max={double}, or limit the run with \
+                         --count or --rate"
                     ),
-                });
+                ));
             }
         }
         warnings
@@ -110,7 +105,6 @@ pub struct ConntrackGuard {
 
 impl ConntrackGuard {
     /// Looks at the table. Reads two small files: for the launching thread, a few times a second.
-    #[must_use]
     pub fn look(&self) -> Room {
         let Some(fill) = conntrack_fill(&self.files) else {
             return Room::Ample;
@@ -144,34 +138,27 @@ pub struct ListenerGuard {
 impl ListenerGuard {
     /// Takes the first reading. `None` where `server` is not an address of this machine: then
     /// listeners here have nothing to do with the run.
-    #[must_use]
     pub fn begin(server: SocketAddr) -> Option<Self> {
         // An address can be bound just where it is one of the machine's own.
         UdpSocket::bind((server.ip(), 0)).ok()?;
-        Self::of(Files::default())
-    }
-
-    fn of(files: Files) -> Option<Self> {
-        let before = listen_overflows(&files)?;
-        Some(Self { files, before })
+        let files = Files::default();
+        Some(Self { before: listen_overflows(&files)?, files })
     }
 
     /// Warns of what was turned away since.
-    #[must_use]
     pub fn end(&self) -> Option<Warning> {
         let (before, after) = (self.before, listen_overflows(&self.files)?);
         let count = after.checked_sub(before).filter(|count| *count > 0)?;
-        Some(Warning {
-            code: "listen-overflows".into(),
-            message: format!(
-                "listeners of this machine turned connections away {count} times because their queues were full \
-                 (ListenOverflows {before} before, {after} after): the client tries each again 1 s later, and its connect \
-                 time shows it"
+        Some(Warning::new(
+            "listen-overflows",
+            format!(
+                "listeners of this machine turned connections away {count} times because their \
+                 queues were full (ListenOverflows {before} before, {after} after): the client tries \
+                 each again 1 s later, and its connect time shows it"
             ),
-            advice: "a longer queue: sysctl -w net.core.somaxconn=4096 and the server's own backlog; or connect more \
-                     slowly (fewer --connections, a lower rate)"
-                .into(),
-        })
+            "a longer queue: sysctl -w net.core.somaxconn=4096 and the server's own backlog; or \
+             connect more slowly (fewer --connections, a lower rate)",
+        ))
     }
 }
 
@@ -200,11 +187,10 @@ mod tests {
     fn connections_at_once_must_fit_the_ports() {
         let budget = PortBudget { conntrack: None, ports: Some((32_768, 32_867)), sources: 1 };
         assert_eq!(budget.ports(), Some(100));
-        assert_eq!(codes(&budget, 100, None), [""; 0]);
-        assert_eq!(codes(&budget, 101, None), ["ephemeral-ports"]);
-        let three = budget.with_sources(3);
-        assert_eq!(codes(&three, 300, None), [""; 0]);
-        assert_eq!(codes(&three, 301, None), ["ephemeral-ports"]);
+        for (budget, ports) in [(budget.clone(), 100), (budget.with_sources(3), 300)] {
+            assert_eq!(codes(&budget, ports, None), [""; 0]);
+            assert_eq!(codes(&budget, ports + 1, None), ["ephemeral-ports"]);
+        }
     }
 
     #[test]
@@ -214,13 +200,17 @@ mod tests {
             ports: Some((10_001, 20_000)),
             sources: 1,
         };
-        // Nobody knows how many connections there will be: at most one entry per port.
-        assert_eq!(codes(&budget(0, 12_000), 1, None), [""; 0]);
-        assert_eq!(codes(&budget(801, 12_000), 1, None), ["conntrack-budget"]);
-        // Their number is known.
-        assert_eq!(codes(&budget(801, 12_000), 1, Some(500)), [""; 0]);
-        assert_eq!(codes(&budget(8_900, 10_000), 1, Some(100)), [""; 0]);
-        assert_eq!(codes(&budget(8_900, 10_000), 1, Some(101)), ["conntrack-budget"]);
+        for (used, max, total, fits) in [
+            // Nobody knows how many connections there will be: at most one entry per port.
+            (0, 12_000, None, true),
+            (801, 12_000, None, false),
+            (801, 12_000, Some(500), true),
+            (8_900, 10_000, Some(100), true),
+            (8_900, 10_000, Some(101), false),
+        ] {
+            let expected = if fits { &[][..] } else { &["conntrack-budget"] };
+            assert_eq!(codes(&budget(used, max), 1, total), expected, "{used} {total:?}");
+        }
         let text = &budget(8_900, 10_000).check(1, Some(200))[0];
         assert!(text.message.contains("200 new entries"), "{text:?}");
         assert!(text.advice.contains("nf_conntrack_max=18200"), "{text:?}");
@@ -228,48 +218,37 @@ mod tests {
 
     #[test]
     fn the_run_stops_before_the_table_is_full() {
-        let count = "/proc/sys/net/netfilter/nf_conntrack_count";
-        let fixture = Fixture::new(&[
-            (count, "80000\n"),
-            ("/proc/sys/net/netfilter/nf_conntrack_max", "100000\n"),
-        ]);
+        let fixture = Fixture::new(&[("/proc/sys/net/netfilter/nf_conntrack_max", "100000\n")]);
         let guard = ConntrackGuard { files: fixture.files() };
-        assert_eq!(guard.look(), Room::Ample);
-        for few in ["80001\n", "89999\n"] {
-            fixture.write(count, few);
-            assert_eq!(guard.look(), Room::Little);
+        assert_eq!(conntrack_fill(&guard.files), None);
+        assert_eq!(guard.look(), Room::Ample, "nothing is tracked");
+        for (used, room) in [
+            (80_000, Room::Ample),
+            (80_001, Room::Little),
+            (89_999, Room::Little),
+            (90_000, Room::None(Fill { used: 90_000, max: 100_000 })),
+        ] {
+            fixture.write("/proc/sys/net/netfilter/nf_conntrack_count", format!("{used}\n"));
+            assert_eq!(guard.look(), room);
         }
-        fixture.write(count, "90000\n");
-        let full = Fill { used: 90_000, max: 100_000 };
-        assert_eq!(guard.look(), Room::None(full));
     }
 
     #[test]
-    fn without_conntrack_nothing_is_nearly_full() {
+    fn what_listeners_turned_away_meanwhile_is_reported_with_both_figures() {
         let fixture = Fixture::new(&[]);
-        let files = fixture.files();
-        assert_eq!(conntrack_fill(&files), None);
-        assert_eq!(ConntrackGuard { files }.look(), Room::Ample);
-    }
-
-    #[test]
-    fn overflows_are_found_by_name() {
-        let fixture = Fixture::new(&[(
-            "/proc/net/netstat",
-            "TcpExt: SyncookiesSent ListenOverflows ListenDrops\nTcpExt: 1 22 333\nIpExt: InNoRoutes\nIpExt: 4\n",
-        )]);
-        assert_eq!(listen_overflows(&fixture.files()), Some(22));
-        assert_eq!(listen_overflows(&Fixture::new(&[]).files()), None);
-    }
-
-    #[test]
-    fn what_listeners_turned_away_meanwhile_is_told_with_both_figures() {
-        let netstat = "/proc/net/netstat";
-        let text = |count| format!("TcpExt: ListenDrops ListenOverflows\nTcpExt: 1 {count}\n");
-        let fixture = Fixture::new(&[(netstat, &text(7))]);
-        let guard = ListenerGuard::of(fixture.files()).unwrap();
-        assert_eq!(guard.end().map(|warning| warning.code), None);
-        fixture.write(netstat, &text(19));
+        assert_eq!(listen_overflows(&fixture.files()), None);
+        let overflows = |count| {
+            let text = format!(
+                "TcpExt: SyncookiesSent ListenOverflows ListenDrops\nTcpExt: 1 {count} 333\n\
+                 IpExt: InNoRoutes\nIpExt: 4\n"
+            );
+            fixture.write("/proc/net/netstat", text);
+        };
+        overflows(7);
+        let guard = ListenerGuard { before: 7, files: fixture.files() };
+        assert_eq!(listen_overflows(&guard.files), Some(7));
+        assert_eq!(guard.end(), None);
+        overflows(19);
         let warning = guard.end().unwrap();
         assert!(warning.message.contains("away 12 times"), "{warning:?}");
         assert!(warning.message.contains("7 before, 19 after"), "{warning:?}");

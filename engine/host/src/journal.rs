@@ -12,6 +12,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::from_slice;
 
 use crate::files::Files;
 use crate::process;
@@ -34,35 +35,17 @@ pub struct Leftover {
 
 impl Leftover {
     /// For whoever started the run.
-    #[must_use]
     pub fn warning(&self) -> Warning {
-        Warning {
-            code: "leftover".to_owned(),
-            message: format!("an earlier run left {}", self.what),
-            advice: self.undo_command.clone(),
-        }
+        let message = format!("an earlier run left {}", self.what);
+        Warning::new("leftover", message, &self.undo_command)
     }
 
     /// For a report.
-    #[must_use]
     pub fn warning_in_report(&self) -> Warning {
         Warning { advice: self.advice.clone(), ..self.warning() }
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Change<'a> {
-    Link(&'a str),
-    /// A command is run whose effect the simple shell command `undo` undoes. The entry tells the
-    /// network namespace, but is named in others too: a command may change what is not bound to
-    /// one. Only its owner may read it, since commands may hold what is nobody else's business.
-    Command {
-        name: &'a str,
-        undo: &'a str,
-    },
-}
-
-/// One change, as it stands in its file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Entry {
     pid: u32,
@@ -84,26 +67,25 @@ impl Entry {
         }
         let path = path.to_string_lossy();
         // Only a NUL cannot be quoted, and no path holds one.
-        let path = shlex::try_quote(&path).unwrap_or_default();
-        format!("{} && rm {path}", self.undo)
+        format!("{} && rm {}", self.undo, shlex::try_quote(&path).unwrap_or_default())
     }
 
     fn leftover(self, path: &Path, here: Option<&str>) -> Leftover {
         let undo_command = self.undo_command(path);
-        if self.link.is_some() {
-            return Leftover { what: self.what, advice: undo_command.clone(), undo_command };
-        }
+        let advice = match &self.link {
+            Some(_) => undo_command.clone(),
+            None => format!(
+                "type the command that tare prints on stderr; or run what stands as \"undo\" in {}, \
+                 and remove that file",
+                path.display()
+            ),
+        };
         let what = if self.namespace.as_deref() == here {
             self.what
         } else {
             let namespace = self.namespace.as_deref().unwrap_or("unknown");
             format!("{}, in another network namespace ({namespace})", self.what)
         };
-        let advice = format!(
-            "type the command that tare prints on stderr; or run what stands as \"undo\" in {}, and \
-             remove that file",
-            path.display()
-        );
         Leftover { what, undo_command, advice }
     }
 
@@ -111,6 +93,7 @@ impl Entry {
         if !directory.is_dir() {
             DirBuilder::new().mode(0o755).create(directory)?;
         }
+        // Commands may hold what is nobody else's business.
         let mode = if self.link.is_some() { 0o644 } else { 0o600 };
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
         file.write_all(&serde_json::to_vec(self)?)
@@ -142,7 +125,6 @@ impl Note {
 
 impl Journal {
     /// `/run/tare`, and for whoever may not write there `$XDG_RUNTIME_DIR/tare`.
-    #[must_use]
     pub fn of_machine() -> Self {
         let mut directories = vec![PathBuf::from("/run/tare")];
         if let Some(own) = std::env::var_os("XDG_RUNTIME_DIR").filter(|own| !own.is_empty()) {
@@ -155,17 +137,20 @@ impl Journal {
         }
     }
 
-    /// Writes down a change that is about to be made; `what` names it in words.
-    pub(crate) fn note(&self, what: &str, change: Change<'_>) -> Result<Note> {
-        let (name, link, undo) = match change {
-            Change::Link(link) => {
-                (link.to_owned(), Some(link.to_owned()), format!("ip link del {link}"))
-            }
-            Change::Command { name, undo } => {
-                let random = u32::from_be_bytes(random::bytes()?);
-                (format!("{}-{random:08x}", file_name(name)), None, undo.to_owned())
-            }
-        };
+    /// Writes down that a network device is about to be made; `what` names it in words.
+    pub(crate) fn note_link(&self, link: &str, what: &str) -> Result<Note> {
+        self.note(link, what, Some(link.to_owned()), format!("ip link del {link}"))
+    }
+
+    /// Writes down that a command is about to be run whose effect the simple shell command `undo`
+    /// undoes. The entry tells the network namespace, but is named in others too: a command may
+    /// change what is not bound to one.
+    pub(crate) fn note_command(&self, name: &str, what: &str, undo: String) -> Result<Note> {
+        let random = u32::from_be_bytes(random::bytes()?);
+        self.note(&format!("{}-{random:08x}", file_name(name)), what, None, undo)
+    }
+
+    fn note(&self, name: &str, what: &str, link: Option<String>, undo: String) -> Result<Note> {
         let pid = std::process::id();
         let started_ticks = process::started_ticks(&self.files, pid);
         let namespace = self.namespace();
@@ -183,26 +168,25 @@ impl Journal {
                 Err(error) => failures.push(format!("{}: {error}", path.display())),
             }
         }
+        let failures = failures.join(", ");
         Err(Error::environment(format!(
-            "cannot write down what is about to be changed ({})",
-            failures.join(", ")
+            "cannot write down what is about to be changed ({failures})"
         ))
         .remedy("set XDG_RUNTIME_DIR to a directory that can be written"))
     }
 
     /// What runs that are gone left behind: links in this network namespace, and what commands
     /// changed in any. Entries whose link is gone too are removed.
-    #[must_use]
     pub fn leftovers(&self) -> Vec<Leftover> {
         let here = self.namespace();
         let mut leftovers = Vec::new();
         for path in self.entries() {
-            let entry = fs::read(&path).ok();
-            let entry = entry.and_then(|bytes| serde_json::from_slice::<Entry>(&bytes).ok());
-            let Some(entry) = entry.filter(|entry| !self.is_alive(entry)) else {
+            let Some(entry) = fs::read(&path).ok().and_then(|bytes| from_slice(&bytes).ok()) else {
                 continue;
             };
+            let entry: Entry = entry;
             match &entry.link {
+                _ if self.is_alive(&entry) => {}
                 Some(_) if entry.namespace != here => {}
                 Some(link) if !(self.link_exists)(link) => remove(&path),
                 _ => leftovers.push(entry.leftover(&path, here.as_deref())),
@@ -251,71 +235,59 @@ fn file_name(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures::{Fixture, journal, simulated};
+    use crate::fixtures::Fixture;
     use std::os::unix::fs::PermissionsExt as _;
-
-    /// A line of `/proc/PID/stat` with an awkward name.
-    fn stat(started: u64) -> String {
-        format!("7 (a b) c) S 1 {} {started} 0 0", "0 ".repeat(17))
-    }
-
-    fn alive(fixture: &Fixture, pid: u32, started: u64) {
-        fixture.write(&format!("/proc/{pid}/stat"), &stat(started));
-    }
 
     #[test]
     fn only_the_links_of_processes_that_are_gone_are_left_over() {
-        let pid = std::process::id();
-        let fixture = Fixture::new(&[("/run/x", "")]);
-        alive(&fixture, pid, 500);
-        let journal = simulated(&fixture);
-        let _running = journal.note("a veth pair", Change::Link("tare-1")).unwrap();
-        let _gone = journal.note("a veth pair", Change::Link("gone")).unwrap();
+        let fixture = Fixture::new(&[]);
+        fixture.started(500);
+        let journal = fixture.simulated_journal();
+        let _running = journal.note_link("tare-1", "a veth pair").unwrap();
+        let _gone = journal.note_link("gone", "a veth pair").unwrap();
         assert_eq!(journal.leftovers(), [], "its process is alive");
 
-        alive(&fixture, pid, 501);
-        assert_eq!(
-            journal.leftovers(),
-            [Leftover {
-                what: "a veth pair".into(),
-                undo_command: "ip link del tare-1".into(),
-                advice: "ip link del tare-1".into(),
-            }],
-            "the pid was reused"
-        );
-        let files = fixture.files().names("/run/tare");
-        assert_eq!(files, ["tare-1.json"], "the entry without a link is removed");
+        fixture.started(501);
+        let undo = "ip link del tare-1".to_owned();
+        let leftover =
+            Leftover { what: "a veth pair".into(), undo_command: undo.clone(), advice: undo };
+        assert_eq!(journal.leftovers(), [leftover], "the pid was reused");
+        assert_eq!(fixture.entries(), ["tare-1.json"], "the entry without a link is removed");
     }
 
     #[test]
     fn an_undone_change_leaves_nothing() {
-        let fixture = Fixture::new(&[("/run/x", "")]);
-        let journal = journal(&fixture);
-        let note = journal.note("a test", Change::Link("lo")).unwrap();
-        assert_eq!(fixture.files().names("/run/tare"), ["lo.json"]);
+        let fixture = Fixture::new(&[]);
+        let journal = fixture.journal();
+        let note = journal.note_link("lo", "a test").unwrap();
+        assert_eq!(fixture.entries(), ["lo.json"]);
         assert_eq!(journal.leftovers(), []);
         note.settle();
         assert_eq!(fixture.files().names("/run"), ["x"], "not even the directory");
+        // Entries of one name stand beside each other.
+        let [one, two] = [(); 2].map(|()| journal.note_command("b", "", "true".into()).unwrap());
+        one.settle();
+        assert_eq!(fixture.entries().len(), 1);
+        two.settle();
+        assert_eq!(fixture.files().names("/run"), ["x"]);
     }
 
     #[test]
     fn what_a_command_changed_is_named_until_its_entry_is_removed() {
-        let pid = std::process::id();
-        let fixture = Fixture::new(&[("/run/x", "")]);
-        alive(&fixture, pid, 500);
-        let journal = simulated(&fixture);
-        let note = journal
-            .note("what a knob was", Change::Command { name: "a/../b c", undo: "sysctl -w a=0" })
-            .unwrap();
-        let names = fixture.files().names("/run/tare");
+        let fixture = Fixture::new(&[]);
+        fixture.started(500);
+        let journal = fixture.simulated_journal();
+        let what = "what a knob was";
+        let note = journal.note_command("a/../b c", what, "sysctl -w a=0".into()).unwrap();
+        let names = fixture.entries();
         assert_eq!(names.len(), 1);
         assert!(names[0].starts_with("a----b-c-"), "{names:?}");
         assert_eq!(journal.leftovers(), [], "its process is alive");
 
-        alive(&fixture, pid, 501);
-        let path = fixture.files().path(format!("/run/tare/{}", names[0]));
+        fixture.started(501);
+        let path = fixture.path("/run/tare").join(&names[0]);
         let leftover = Leftover {
-            what: "what a knob was".into(),
+            what: what.into(),
             undo_command: format!("sysctl -w a=0 && rm {}", path.display()),
             advice: format!(
                 "type the command that tare prints on stderr; or run what stands as \"undo\" in {}, and remove that file",
@@ -323,12 +295,11 @@ mod tests {
             ),
         };
         assert_eq!(journal.leftovers(), std::slice::from_ref(&leftover));
-        assert_eq!(journal.leftovers(), [leftover], "and named again");
-        let told = &journal.leftovers()[0];
-        assert_eq!(note.undo_command, told.undo_command);
-        assert_eq!(told.warning().advice, told.undo_command);
-        let in_report = told.warning_in_report();
-        assert_eq!(in_report.message, told.warning().message);
+        assert_eq!(journal.leftovers(), std::slice::from_ref(&leftover), "and named again");
+        assert_eq!(note.undo_command, leftover.undo_command);
+        assert_eq!(leftover.warning().advice, leftover.undo_command);
+        let in_report = leftover.warning_in_report();
+        assert_eq!(in_report.message, leftover.warning().message);
         assert!(!in_report.advice.contains("sysctl"), "{in_report:?}");
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
@@ -338,43 +309,27 @@ mod tests {
     }
 
     #[test]
-    fn entries_of_one_name_stand_beside_each_other() {
-        let fixture = Fixture::new(&[("/run/x", "")]);
-        let journal = journal(&fixture);
-        let [one, two] = [(); 2]
-            .map(|()| journal.note("", Change::Command { name: "b", undo: "true" }).unwrap());
-        one.settle();
-        assert_eq!(fixture.files().names("/run/tare").len(), 1);
-        two.settle();
-        assert_eq!(fixture.files().names("/run"), ["x"]);
-    }
-
-    #[test]
-    fn a_command_of_another_namespace_is_named_with_it() {
-        let other =
-            r#"{"pid":1,"started_ticks":0,"namespace":"net:[1]","what":"a knob","undo":"true"}"#;
-        let fixture = Fixture::new(&[("/run/tare/a b.json", other)]);
-        let leftovers = simulated(&fixture).leftovers();
+    fn entries_of_other_namespaces() {
+        let start = r#"{"pid":1,"started_ticks":0,"namespace":"net:[1]","what":"a knob","#;
+        let fixture = Fixture::new(&[
+            ("/run/tare/a b.json", &format!(r#"{start}"undo":"true"}}"#)),
+            ("/run/tare/damaged.json", "{"),
+            ("/run/tare/link.json", &format!(r#"{start}"link":"l","undo":""}}"#)),
+        ]);
+        let leftovers = fixture.simulated_journal().leftovers();
         assert_eq!(leftovers.len(), 1);
         assert_eq!(leftovers[0].what, "a knob, in another network namespace (net:[1])");
-        let path = fixture.files().path("/run/tare/a b.json");
-        let undo = format!("true && rm '{}'", path.display());
+        let undo = format!("true && rm '{}'", fixture.path("/run/tare/a b.json").display());
         assert_eq!(leftovers[0].undo_command, undo, "quoted for a shell");
-    }
-
-    #[test]
-    fn damaged_entries_and_links_of_other_namespaces_are_left_alone() {
-        let other =
-            r#"{"pid":1,"started_ticks":0,"namespace":"net:[1]","what":"","link":"l","undo":""}"#;
-        let fixture = Fixture::new(&[("/run/tare/a.json", "{"), ("/run/tare/b.json", other)]);
-        assert_eq!(simulated(&fixture).leftovers(), []);
-        assert_eq!(fixture.files().names("/run/tare"), ["a.json", "b.json"]);
+        assert_eq!(fixture.entries(), ["a b.json", "damaged.json", "link.json"], "left alone");
     }
 
     #[test]
     fn without_a_place_to_write_the_change_is_not_made() {
         let fixture = Fixture::new(&[]);
-        let error = journal(&fixture).note("a test", Change::Link("lo")).unwrap_err();
+        let journal = fixture.journal();
+        fixture.remove("/run");
+        let error = journal.note_link("lo", "a test").unwrap_err();
         assert!(error.to_string().contains("XDG_RUNTIME_DIR"), "{error}");
     }
 }

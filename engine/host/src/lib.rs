@@ -16,7 +16,6 @@ pub mod guard;
 pub mod hooks;
 pub mod journal;
 mod netlink;
-pub mod observation;
 pub mod observed;
 mod process;
 pub mod resolve;

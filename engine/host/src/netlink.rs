@@ -52,20 +52,19 @@ impl Netlink {
         request.header.address_family = family;
         request.header.destination_prefix_length = prefix;
         request.attributes.push(RouteAttribute::Destination(RouteAddress::from(to)));
-        let answer = self.ask(RouteNetlinkMessage::GetRoute(request), 0)?;
         let mut found = Route::default();
+        let answer = self.ask(RouteNetlinkMessage::GetRoute(request), 0)?;
         let Some(RouteNetlinkMessage::NewRoute(route)) = answer else {
             return Ok(found);
+        };
+        let mtu = |metric: &RouteMetric| match metric {
+            RouteMetric::Mtu(bytes) => Some(*bytes),
+            _ => None,
         };
         for attribute in &route.attributes {
             match attribute {
                 RouteAttribute::Oif(index) => found.device = Some(*index),
-                RouteAttribute::Metrics(metrics) => {
-                    found.mtu_bytes = metrics.iter().find_map(|metric| match metric {
-                        RouteMetric::Mtu(bytes) => Some(*bytes),
-                        _ => None,
-                    });
-                }
+                RouteAttribute::Metrics(metrics) => found.mtu_bytes = metrics.iter().find_map(mtu),
                 _ => {}
             }
         }
@@ -84,11 +83,9 @@ impl Netlink {
         packet.finalize();
         let mut bytes = vec![0; packet.buffer_len()];
         packet.serialize(&mut bytes);
-        self.socket.send(&bytes, 0).map_err(|error| OpError::from(("send(netlink)", &error)))?;
-        let (answer, _) = self
-            .socket
-            .recv_from_full()
-            .map_err(|error| OpError::from(("recv(netlink)", &error)))?;
+        let failed = |call| move |error: std::io::Error| OpError::from((call, &error));
+        self.socket.send(&bytes, 0).map_err(failed("send(netlink)"))?;
+        let (answer, _) = self.socket.recv_from_full().map_err(failed("recv(netlink)"))?;
         let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer)
             .map_err(|_| OpError::from_errno("decoding a netlink answer", libc::EBADMSG))?;
         match answer.payload {

@@ -1,5 +1,5 @@
-//! What a load costs the processes and control groups that the plan names: sampled right before the
-//! measured phase of a step and right after it, from the launching thread.
+//! What a load costs the processes and control groups that `--observe` names: sampled right before
+//! the measured phase of a step and right after it, from the launching thread.
 //!
 //! Each sample of a process takes some ten system calls and two for each thread, a fraction of a
 //! millisecond in all; one of a group takes fewer. What a sample needs is found before the step, so
@@ -10,11 +10,13 @@
 mod tests;
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Component, PathBuf};
 use std::result::Result as StdResult;
+use std::str::FromStr;
 
 use crate::cgroup::{Cgroups, Group, Level, Throttling};
 use crate::files::Files;
-use crate::observation::{Observable, Observation};
 use crate::process::{self, CpuCount, ProcessSample, Switches};
 use tare_driver::clock::{Clock, MonotonicClock};
 use tare_stats::result::{self, Observed};
@@ -22,6 +24,10 @@ use tare_units::error::{Error, Result};
 use tare_units::limits::{OBSERVATIONS_MAX, OBSERVED_PROCESSES_MAX, OBSERVED_THREADS_MAX};
 use tare_units::{Instant, Nanos};
 
+/// Names become parts of column names.
+const NAME_BYTES_MAX: usize = 32;
+const HELP: &str =
+    "write it as web=comm:nginx, web=pid:1234 or web=cgroup:system.slice/nginx.service";
 /// Readings in between are at least so far apart, …
 const BETWEEN: Nanos = Nanos::from_millis(200);
 /// … and so many times what one costs, so that they take no more than a hundredth of a CPU.
@@ -31,6 +37,76 @@ const BETWEEN_COSTS: u64 = 100;
 const WAKE_UP: Nanos = Nanos::from_millis(1);
 /// The first sample is never taken longer before the measured phase than that.
 const LEAD_MAX: Nanos = Nanos::from_millis(20);
+
+/// A process, several of one name, or a control group, and what results call it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observation {
+    /// The name in results: letters, digits, `-`, `_` and `.`.
+    pub name: String,
+    /// What it is.
+    pub what: Observable,
+}
+
+/// What can be observed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Observable {
+    /// A process with all its threads.
+    Pid(u32),
+    /// All processes of this name, as `pgrep -x` finds them.
+    Comm(String),
+    /// A control group with all below it: absolute, relative to `/sys/fs/cgroup`, or as
+    /// `/proc/PID/cgroup` names it.
+    Cgroup(PathBuf),
+}
+
+impl fmt::Display for Observable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pid(pid) => write!(f, "pid:{pid}"),
+            Self::Comm(name) => write!(f, "comm:{name}"),
+            Self::Cgroup(path) => write!(f, "cgroup:{}", path.display()),
+        }
+    }
+}
+
+impl FromStr for Observation {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let refuse = |why: &str| {
+            let shown: String = text.chars().take(80).collect();
+            let message = format!("'{}' cannot be observed: {why}", shown.escape_debug());
+            Err(Error::usage(message).remedy(HELP))
+        };
+        let Some((name, what)) = text.split_once('=') else {
+            return refuse("it has no name");
+        };
+        let is_allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(is_allowed) {
+            return refuse("a name is 1 to 32 letters, digits, dashes, dots or underscores");
+        }
+        let (kind, value) = what.split_once(':').unwrap_or_default();
+        let says_nothing = value.is_empty() || value.chars().any(char::is_control);
+        let what = match kind {
+            _ if says_nothing && what.contains(':') => return refuse("it says nothing of what"),
+            "pid" => match value.parse() {
+                Ok(pid @ 1..) => Observable::Pid(pid),
+                _ => return refuse("a process id is a number above zero"),
+            },
+            "comm" if value.contains('/') => return refuse("a process's name is no path"),
+            "comm" => Observable::Comm(value.to_owned()),
+            "cgroup" => {
+                let path = PathBuf::from(value);
+                if path.components().any(|part| part == Component::ParentDir) {
+                    return refuse("a group's path has no '..'");
+                }
+                Observable::Cgroup(path)
+            }
+            _ => return refuse("say pid:, comm: or cgroup:"),
+        };
+        Ok(Self { name: name.to_owned(), what })
+    }
+}
 
 /// Checks before a run that everything observed is there.
 ///
@@ -49,17 +125,15 @@ pub fn check(observations: &[Observation]) -> Result<()> {
             return Err(Error::usage(message).remedy("give each --observe a name of its own"));
         }
     }
-    let files = Files::default();
-    observations.iter().try_for_each(|one| match Subject::find(&files, one) {
-        Ok(_) => Ok(()),
-        Err(Missing { what, remedy }) => {
-            let message = format!("--observe {}: {what}", one.name);
-            Err(Error::environment(message).remedy(remedy))
-        }
-    })
+    for one in observations {
+        Subject::find(&Files::default(), one).map_err(|missing| {
+            Error::environment(format!("--observe {}: {}", one.name, missing.message()))
+                .remedy(missing.advice().unwrap_or_default())
+        })?;
+    }
+    Ok(())
 }
 
-/// What an observation has found.
 #[derive(Debug)]
 struct Subject {
     files: Files,
@@ -71,30 +145,28 @@ struct Subject {
     levels: Vec<Level>,
 }
 
-/// Why there is nothing to observe.
-#[derive(Debug)]
-struct Missing {
-    what: String,
-    remedy: String,
-}
-
 impl Subject {
-    fn find(files: &Files, observation: &Observation) -> StdResult<Self, Missing> {
-        let missing = |what: String, remedy: &str| Missing { what, remedy: remedy.to_owned() };
-        let mut group = None;
+    fn find(files: &Files, observation: &Observation) -> Result<Self> {
+        let missing = |what: String, remedy: &str| Error::environment(what).remedy(remedy);
+        let (mut group, mut levels) = (None, Vec::new());
         let pids = match &observation.what {
             Observable::Pid(pid) => {
-                let lives = process::sample(files, *pid).filter(|sample| !sample.is_over);
-                lives.map(|_| vec![*pid]).ok_or_else(|| {
+                if process::sample(files, *pid).is_none_or(|sample| sample.is_over) {
                     let remedy = "find its id as this host sees it: pgrep -a NAME";
-                    missing(format!("there is no process {pid}"), remedy)
-                })?
+                    return Err(missing(format!("there is no process {pid}"), remedy));
+                }
+                vec![*pid]
             }
             Observable::Comm(name) => {
                 let pids = process::named(files, name);
                 if pids.is_empty() {
                     let remedy = format!("see what its processes are called here: pgrep -l {name}");
                     return Err(missing(format!("no process is named '{name}'"), &remedy));
+                } else if pids.len() > OBSERVED_PROCESSES_MAX {
+                    return Err(missing(
+                        format!("{} processes are more than {OBSERVED_PROCESSES_MAX}", pids.len()),
+                        "observe their control group instead: NAME=cgroup:PATH",
+                    ));
                 }
                 pids
             }
@@ -103,20 +175,12 @@ impl Subject {
                     let what = format!("there is no control group '{}'", path.display());
                     missing(what, "find it by one of its processes: cat /proc/PID/cgroup")
                 })?;
+                levels.clone_from(&found.levels);
                 group.insert(found).processes()
             }
         };
-        if group.is_none() && pids.len() > OBSERVED_PROCESSES_MAX {
-            return Err(missing(
-                format!("{} processes are more than {OBSERVED_PROCESSES_MAX}", pids.len()),
-                "observe their control group instead: NAME=cgroup:PATH",
-            ));
-        }
-        let mut levels: Vec<Level> = Vec::new();
-        if let Some(group) = &group {
-            levels.clone_from(&group.levels);
-        } else {
-            let groups = pids.iter().filter_map(|pid| Cgroups::of_process(files, *pid));
+        if group.is_none() {
+            let groups = pids.iter().filter_map(|pid| Cgroups::of(files, &pid.to_string()));
             for level in groups.flat_map(|groups| groups.levels) {
                 if !levels.contains(&level) {
                     levels.push(level);
@@ -126,7 +190,6 @@ impl Subject {
         Ok(Self { files: files.clone(), observation: observation.clone(), group, pids, levels })
     }
 
-    /// The processes that there are by now.
     fn processes_now(&self) -> Vec<u32> {
         match (&self.observation.what, &self.group) {
             (Observable::Comm(name), _) => process::named(&self.files, name),
@@ -141,9 +204,8 @@ impl Subject {
         if let Some(group) = &self.group {
             return (Processes::new(), group.memory_bytes());
         }
-        let samples =
-            pids.iter().filter_map(|pid| Some((*pid, process::sample(&self.files, *pid)?)));
-        let processes: Processes = samples.collect();
+        let sample = |pid: &u32| Some((*pid, process::sample(&self.files, *pid)?));
+        let processes: Processes = pids.iter().filter_map(sample).collect();
         let memory_bytes = resident(&processes);
         (processes, memory_bytes)
     }
@@ -153,11 +215,9 @@ impl Subject {
         let mut room = OBSERVED_THREADS_MAX;
         let mut all = BTreeMap::new();
         for pid in pids {
-            let threads = process::switches(&self.files, *pid, &mut room)?;
-            if !threads.is_empty() {
-                all.insert(*pid, threads);
-            }
+            all.insert(*pid, process::switches(&self.files, *pid, &mut room)?);
         }
+        all.retain(|_, threads| !threads.is_empty());
         Some(all)
     }
 }
@@ -167,12 +227,10 @@ type Processes = BTreeMap<u32, ProcessSample>;
 /// The threads of a process by id, and how often each was switched.
 type Threads = BTreeMap<u32, Switches>;
 
-/// What is resident of all of them, bytes.
 fn resident(processes: &Processes) -> Option<u64> {
     processes.values().filter_map(|process| process.memory_bytes).reduce(u64::saturating_add)
 }
 
-/// Everything at one time.
 #[derive(Debug)]
 struct Sample {
     at: Instant,
@@ -213,10 +271,8 @@ impl Sample {
         let came = now.iter().copied().filter(|pid| !subject.pids.contains(pid));
         let came: Vec<u32> = came.take(room).collect();
         self.processes.extend(subject.memory(&came).0);
-        if let Some(all) = &mut self.threads
-            && let Some(more) = subject.threads(&came)
-        {
-            all.extend(more);
+        if let Some(all) = &mut self.threads {
+            all.extend(subject.threads(&came).into_iter().flatten());
         }
         if subject.group.is_none() {
             self.memory_bytes = resident(&self.processes);
@@ -228,7 +284,6 @@ impl Sample {
     }
 }
 
-/// An observation of a step under way.
 #[derive(Debug)]
 struct Watched {
     subject: Subject,
@@ -250,7 +305,7 @@ pub struct Watching {
 
 impl Watching {
     /// Finds what there is to observe, before a step begins. What has gone since the run began is
-    /// told in its place.
+    /// reported in its place.
     pub fn find(observations: &[Observation]) -> Self {
         Self::find_below(&Files::default(), observations)
     }
@@ -261,7 +316,7 @@ impl Watching {
                 name: observation.name.clone(),
                 what: observation.what.to_string(),
                 processes: Some(0),
-                note: Some(missing.what),
+                note: Some(missing.message().to_owned()),
                 ..Observed::default()
             })?;
             let (begin, end, latest) = (None, None, Processes::new());
@@ -325,95 +380,96 @@ impl Watching {
 
     /// What was seen; of a step that never came to its measured phase, nothing.
     pub fn into_observed(self) -> Vec<Observed> {
-        let observed = self.found.into_iter().filter_map(|found| match found {
-            Ok(one) => Some(total(&one, one.begin.as_ref()?, one.end.as_ref()?)),
+        let observed = |found: StdResult<Watched, Box<Observed>>| match found {
+            Ok(one) => one.observed(),
             Err(missing) => Some(*missing),
-        });
-        observed.collect()
+        };
+        self.found.into_iter().filter_map(observed).collect()
     }
 }
 
-/// What was used from the first sample to the last.
-fn total(one: &Watched, begin: &Sample, end: &Sample) -> Observed {
-    let subject = &one.subject;
-    let span_ns = end.at.since(begin.at).0;
-    let mut observed = Observed {
-        name: subject.observation.name.clone(),
-        what: subject.observation.what.to_string(),
-        span_ns,
-        memory_bytes: end.memory_bytes,
-        memory_max_bytes: one.memory_max_bytes,
-        processes: u64::try_from(end.number).ok(),
-        ..Observed::default()
-    };
-    // The kernel's peak counts from the start of the process; it is reported only if it grew
-    // meanwhile.
-    if end.peak_bytes > begin.peak_bytes && begin.peak_bytes.is_some() {
-        observed.memory_max_bytes = observed.memory_max_bytes.max(end.peak_bytes);
+impl Watched {
+    /// What was used from the first sample to the last.
+    fn observed(&self) -> Option<Observed> {
+        let (subject, begin, end) = (&self.subject, self.begin.as_ref()?, self.end.as_ref()?);
+        let span_ns = end.at.since(begin.at).0;
+        let (of_processes, processes_ended, processes_came) = self.cpu_of_processes(begin, end);
+        let of_group = begin.cpu.zip(end.cpu).map(|(before, now)| now.since(before));
+        let used = if subject.group.is_some() { of_group } else { of_processes };
+        let (user_ns, system_ns) = used.unzip();
+        // The kernel's peak counts from the start of the process; it is reported only if it grew
+        // meanwhile.
+        let grew = begin.peak_bytes.is_some() && end.peak_bytes > begin.peak_bytes;
+        let peak_bytes = end.peak_bytes.filter(|_| grew);
+        let switches = switches(begin, end);
+        let (cpu_limit, periods, throttling) = limit(subject, begin, end);
+        Some(Observed {
+            name: subject.observation.name.clone(),
+            what: subject.observation.what.to_string(),
+            span_ns,
+            user_ns,
+            system_ns,
+            cpus: result::cpus(user_ns, system_ns, span_ns),
+            memory_bytes: end.memory_bytes,
+            memory_max_bytes: self.memory_max_bytes.max(peak_bytes),
+            cpu_limit,
+            periods,
+            throttled_periods: throttling.map(|throttling| throttling.periods),
+            throttled_ns: throttling.map(|throttling| throttling.ns),
+            voluntary_switches: switches.map(|switches| switches.voluntary),
+            involuntary_switches: switches.map(|switches| switches.involuntary),
+            processes: u64::try_from(end.number).ok(),
+            processes_ended,
+            processes_came,
+            note: note(subject, begin, end, processes_ended, processes_came),
+        })
     }
-    let used = if subject.group.is_some() {
-        begin.cpu.zip(end.cpu).map(|(a, b)| b.since(a))
-    } else {
-        cpu_of_processes(&mut observed, begin, end, &one.latest)
-    };
-    (observed.user_ns, observed.system_ns) = used.unzip();
-    observed.cpus = result::cpus(observed.user_ns, observed.system_ns, span_ns);
-    switches(&mut observed, begin, end);
-    throttling(&mut observed, subject, begin, end);
-    observed.note = note(subject, begin, end, &observed);
-    observed
-}
 
-/// CPU time of processes, of which some may have come or gone.
-fn cpu_of_processes(
-    observed: &mut Observed,
-    begin: &Sample,
-    end: &Sample,
-    latest: &Processes,
-) -> Option<(u64, u64)> {
-    let mut used = Vec::new();
-    for (pid, before) in &begin.processes {
-        let is_same = |other: &&ProcessSample| other.started == before.started;
-        let now = end.processes.get(pid).filter(is_same);
-        if now.is_none_or(|now| now.is_over) {
-            observed.processes_ended += 1;
+    /// CPU time of processes, user and system, and how many of them ended and came meanwhile.
+    fn cpu_of_processes(&self, begin: &Sample, end: &Sample) -> (Option<(u64, u64)>, u64, u64) {
+        let (mut used, mut ended, mut came) = (Vec::new(), 0, 0);
+        for (pid, before) in &begin.processes {
+            let is_same = |other: &&ProcessSample| other.started == before.started;
+            let now = end.processes.get(pid).filter(is_same);
+            ended += u64::from(now.is_none_or(|now| now.is_over));
+            let last = now.or_else(|| self.latest.get(pid).filter(is_same));
+            used.extend(last.map(|last| last.cpu.since(before.cpu)));
         }
-        let last = now.or_else(|| latest.get(pid).filter(is_same));
-        used.extend(last.map(|last| last.cpu.since(before.cpu)));
-    }
-    for (pid, now) in &end.processes {
-        if begin.processes.get(pid).is_none_or(|before| before.started != now.started) {
-            observed.processes_came += 1;
-            let nothing = CpuCount { total_ns: now.cpu.total_ns.map(|_| 0), ..CpuCount::default() };
-            used.push(now.cpu.since(nothing));
+        for (pid, now) in &end.processes {
+            if begin.processes.get(pid).is_none_or(|before| before.started != now.started) {
+                came += 1;
+                let total_ns = now.cpu.total_ns.map(|_| 0);
+                used.push(now.cpu.since(CpuCount { total_ns, ..CpuCount::default() }));
+            }
         }
+        let used = used.into_iter().reduce(|(user, system), more| (user + more.0, system + more.1));
+        (used, ended, came)
     }
-    used.into_iter().reduce(|(user, system), more| (user + more.0, system + more.1))
 }
 
 /// Context switches of all threads; one that came counts from its start, of one that has gone
 /// nothing is known.
-fn switches(observed: &mut Observed, begin: &Sample, end: &Sample) {
-    let (Some(before), Some(now)) = (&begin.threads, &end.threads) else {
-        return;
-    };
-    let (mut voluntary, mut involuntary) = (0, 0);
+fn switches(begin: &Sample, end: &Sample) -> Option<Switches> {
+    let (before, now) = begin.threads.as_ref().zip(end.threads.as_ref())?;
+    let mut all = Switches::default();
     for (pid, threads) in now {
         for (tid, switches) in threads {
             let earlier = before.get(pid).and_then(|threads| threads.get(tid));
             let earlier = earlier.copied().unwrap_or_default();
-            voluntary += switches.voluntary.saturating_sub(earlier.voluntary);
-            involuntary += switches.involuntary.saturating_sub(earlier.involuntary);
+            all.voluntary += switches.voluntary.saturating_sub(earlier.voluntary);
+            all.involuntary += switches.involuntary.saturating_sub(earlier.involuntary);
         }
     }
-    if !now.is_empty() {
-        observed.voluntary_switches = Some(voluntary);
-        observed.involuntary_switches = Some(involuntary);
-    }
+    (!now.is_empty()).then_some(all)
 }
 
-/// The limit that held it back longest; where none did, the tightest.
-fn throttling(observed: &mut Observed, subject: &Subject, begin: &Sample, end: &Sample) {
+/// The limit that held it back longest; where none did, the tightest: its quota, the periods in
+/// which it was enforced, and how it throttled.
+fn limit(
+    subject: &Subject,
+    begin: &Sample,
+    end: &Sample,
+) -> (Option<f64>, Option<u64>, Option<Throttling>) {
     let samples = begin.throttling.iter().zip(&end.throttling);
     let limits = subject.levels.iter().zip(samples).filter_map(|(level, (before, now))| {
         let (quota, throttling) = (level.quota(), now.as_ref()?.since((*before)?));
@@ -423,19 +479,17 @@ fn throttling(observed: &mut Observed, subject: &Subject, begin: &Sample, end: &
     let first = limits.min_by(|(a_quota, a), (b_quota, b)| {
         b.ns.cmp(&a.ns).then(cpus(*a_quota).total_cmp(&cpus(*b_quota)))
     });
-    if let Some((quota, throttling)) = first {
-        observed.cpu_limit = quota;
-        observed.periods = Some(throttling.enforced);
-        observed.throttled_periods = Some(throttling.periods);
-        observed.throttled_ns = Some(throttling.ns);
-    } else if end.throttling.iter().any(Option::is_some) {
+    match first {
+        Some((quota, throttling)) => (quota, Some(throttling.enforced), Some(throttling)),
         // Groups that nothing limits: known, and none.
-        observed.throttled_periods = Some(0);
-        observed.throttled_ns = Some(0);
+        None => {
+            let is_known = end.throttling.iter().any(Option::is_some);
+            (None, None, is_known.then(Throttling::default))
+        }
     }
 }
 
-fn note(subject: &Subject, begin: &Sample, end: &Sample, observed: &Observed) -> Option<String> {
+fn note(subject: &Subject, begin: &Sample, end: &Sample, ended: u64, came: u64) -> Option<String> {
     let mut parts = Vec::new();
     let some = |count: u64| match count {
         1 => "1 process".to_owned(),
@@ -444,13 +498,11 @@ fn note(subject: &Subject, begin: &Sample, end: &Sample, observed: &Observed) ->
     if subject.group.as_ref().is_some_and(|group| !group.exists()) {
         parts.push("the group was removed".to_owned());
     }
-    if observed.processes_ended > 0 {
-        let ended = some(observed.processes_ended);
-        parts.push(format!("{ended} ended: counted until the last look before that"));
+    if ended > 0 {
+        parts.push(format!("{} ended: counted until the last look before that", some(ended)));
     }
-    if observed.processes_came > 0 {
-        let came = some(observed.processes_came);
-        parts.push(format!("{came} came: counted from the start"));
+    if came > 0 {
+        parts.push(format!("{} came: counted from the start", some(came)));
     }
     if let (Some(before), Some(now), Some(_)) = (&begin.threads, &end.threads, &subject.group) {
         let ended = before.keys().filter(|pid| !now.contains_key(pid)).count();

@@ -151,6 +151,8 @@ pub(crate) fn ns_per_tick() -> u64 {
 mod tests {
     use super::*;
     use crate::fixtures::Fixture;
+    use crate::usage::usage_of;
+    use nix::sys::resource::UsageWho;
 
     const STAT: &str = "7 (a ) b) S 1 7 7 0 -1 0 0 0 0 0 30 12 0 0 20 0 1 0 4711 0 0\n";
 
@@ -161,14 +163,17 @@ mod tests {
             ("/proc/7/status", "Name:\tx\nVmHWM:\t    40 kB\nVmRSS:\t  12 kB\n"),
         ]);
         let seen = sample(&fixture.files(), 7).unwrap();
-        assert_eq!(seen.started, 4711);
-        assert!(!seen.is_over);
-        assert_eq!(seen.cpu.user_ns, 30 * ns_per_tick());
-        assert_eq!(seen.cpu.system_ns, 12 * ns_per_tick());
-        assert_eq!(seen.memory_bytes, Some(12 << 10));
-        assert_eq!(seen.memory_peak_bytes, Some(40 << 10));
+        let (user_ns, system_ns) = (30 * ns_per_tick(), 12 * ns_per_tick());
+        let expected = ProcessSample {
+            started: 4711,
+            is_over: false,
+            cpu: CpuCount { user_ns, system_ns, total_ns: None },
+            memory_bytes: Some(12 << 10),
+            memory_peak_bytes: Some(40 << 10),
+        };
+        assert_eq!(seen, expected);
         assert_eq!(sample(&fixture.files(), 8), None);
-        fixture.write("/proc/7/stat", &STAT.replace(" S ", " Z "));
+        fixture.write("/proc/7/stat", STAT.replace(" S ", " Z "));
         assert!(sample(&fixture.files(), 7).unwrap().is_over);
     }
 
@@ -191,18 +196,16 @@ mod tests {
 
     #[test]
     fn names_are_cut_as_the_kernel_cuts_them() {
-        let stat = |state| STAT.replace(" S ", state);
-        let fixture = Fixture::new(&[
-            ("/proc/30/comm", "kube-controller\n"),
-            ("/proc/30/stat", &stat(" S ")),
-            ("/proc/4/comm", "kube-controller\n"),
-            ("/proc/4/stat", &stat(" R ")),
-            ("/proc/5/comm", "kube-controller\n"),
-            ("/proc/5/stat", &stat(" Z ")),
-            ("/proc/6/comm", "kube\n"),
-            ("/proc/6/stat", &stat(" S ")),
-            ("/proc/self/comm", "kube\n"),
-        ]);
+        let fixture = Fixture::new(&[("/proc/self/comm", "kube\n")]);
+        for (pid, comm, state) in [
+            (30, "kube-controller\n", " S "),
+            (4, "kube-controller\n", " R "),
+            (5, "kube-controller\n", " Z "),
+            (6, "kube\n", " S "),
+        ] {
+            fixture.write(&format!("/proc/{pid}/comm"), comm);
+            fixture.write(&format!("/proc/{pid}/stat"), STAT.replace(" S ", state));
+        }
         let files = fixture.files();
         assert_eq!(named(&files, "kube-controller-manager"), [4, 30]);
         assert_eq!(named(&files, "kube"), [6]);
@@ -224,10 +227,10 @@ mod tests {
         let files = Files::default();
         let me = std::process::id();
         let before = sample(&files, me).unwrap();
-        let own = super::super::usage::process_usage();
+        let own = usage_of(UsageWho::RUSAGE_SELF);
         let mut spent = own;
         while spent.user_ns + spent.system_ns < own.user_ns + own.system_ns + 3_000_000 {
-            spent = super::super::usage::process_usage();
+            spent = usage_of(UsageWho::RUSAGE_SELF);
         }
         let (user, system) = sample(&files, me).unwrap().cpu.since(before.cpu);
         assert!(user + system >= 2_999_000, "{user} + {system}");

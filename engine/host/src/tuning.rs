@@ -37,13 +37,13 @@ pub fn hold_cpu_dma_latency() -> Result<File, OpError> {
 
 fn hold_cpu_dma_latency_below(files: &Files) -> Result<File, OpError> {
     let call = "open(/dev/cpu_dma_latency)";
-    let failed = |error: std::io::Error| match error.raw_os_error() {
-        // Worth the name of the device.
-        Some(errno @ libc::ENOENT) => OpError::Os { call, errno },
-        _ => OpError::from((call, &error)),
-    };
+    let path = files.path("/dev/cpu_dma_latency");
     let mut held =
-        OpenOptions::new().write(true).open(files.path("/dev/cpu_dma_latency")).map_err(failed)?;
+        OpenOptions::new().write(true).open(path).map_err(|error| match error.raw_os_error() {
+            // Worth the name of the device.
+            Some(errno @ libc::ENOENT) => OpError::Os { call, errno },
+            _ => OpError::from((call, &error)),
+        })?;
     held.write_all(&0i32.to_ne_bytes())
         .map_err(|error| OpError::from(("write(/dev/cpu_dma_latency)", &error)))?;
     Ok(held)
@@ -60,13 +60,11 @@ impl Wakeups {
     }
 
     /// All of them, the least late first.
-    #[must_use]
     pub fn ascending(&self) -> &[Nanos] {
         &self.0
     }
 
     /// The 99th percentile (nearest rank).
-    #[must_use]
     pub fn p99(&self) -> Nanos {
         self.percentile(99)
     }
@@ -74,7 +72,6 @@ impl Wakeups {
     /// How long before a due time a hybrid wait stops sleeping: twice the median, which covers all
     /// but the disturbed wake-ups, and never more than it spins for a reply. The tail must not
     /// decide: on a busy machine it is milliseconds, and then nothing is left of the sleep.
-    #[must_use]
     pub fn lead(&self) -> Nanos {
         let median = self.percentile(50);
         (median + median).min(HYBRID_SPIN)
@@ -85,7 +82,6 @@ impl Wakeups {
     }
 
     /// Of two threads with as many sleeps, the later one at each rank.
-    #[must_use]
     pub fn worse(mut self, other: &Self) -> Self {
         for (mine, theirs) in self.0.iter_mut().zip(&other.0) {
             *mine = (*mine).max(*theirs);
@@ -96,23 +92,17 @@ impl Wakeups {
 
 /// Measures how late the calling thread wakes from `samples` sleeps of 100 µs. Takes about
 /// `samples` × 150 µs. The thread's pinning and timer slack count, so both are to be set before.
-#[must_use]
 pub fn measure_wakeup(samples: u32) -> Wakeups {
     let clock = MonotonicClock;
-    let late = (0..samples.max(1))
-        .map(|_| {
-            let due = clock.now() + PROBE_SLEEP;
-            let until = TimeSpec::new(
-                i64::try_from(due.0 / 1_000_000_000).unwrap_or(i64::MAX),
-                i64::try_from(due.0 % 1_000_000_000).unwrap_or(0),
-            );
-            let flags = ClockNanosleepFlags::TIMER_ABSTIME;
-            // The deadline is absolute, so a sleep that a signal cut short is just slept again.
-            while clock_nanosleep(ClockId::CLOCK_MONOTONIC, flags, &until) == Err(Errno::EINTR) {}
-            clock.now().since(due)
-        })
-        .collect();
-    Wakeups::of(late)
+    let late = (0..samples.max(1)).map(|_| {
+        let due = clock.now() + PROBE_SLEEP;
+        let until = TimeSpec::from_duration(Nanos(due.0).into());
+        let flags = ClockNanosleepFlags::TIMER_ABSTIME;
+        // The deadline is absolute, so a sleep that a signal cut short is just slept again.
+        while clock_nanosleep(ClockId::CLOCK_MONOTONIC, flags, &until) == Err(Errno::EINTR) {}
+        clock.now().since(due)
+    });
+    Wakeups::of(late.collect())
 }
 
 #[cfg(test)]
@@ -132,20 +122,15 @@ mod tests {
     }
 
     #[test]
-    fn zero_latency_is_asked_for_in_four_bytes() {
-        let fixture = Fixture::new(&[("/dev/cpu_dma_latency", "")]);
-        let held = hold_cpu_dma_latency_below(&fixture.files()).unwrap();
-        let written = std::fs::read(fixture.files().path("/dev/cpu_dma_latency")).unwrap();
-        assert_eq!(written, [0; 4]);
-        drop(held);
-    }
-
-    #[test]
-    fn a_missing_device_is_named() {
+    fn zero_latency_is_asked_for_in_four_bytes_and_a_missing_device_is_named() {
         let fixture = Fixture::new(&[]);
         let error = hold_cpu_dma_latency_below(&fixture.files()).unwrap_err();
         assert!(error.to_string().contains("/dev/cpu_dma_latency"), "{error}");
         assert_eq!(error.errno(), Some(libc::ENOENT));
+        fixture.write("/dev/cpu_dma_latency", "");
+        let _held = hold_cpu_dma_latency_below(&fixture.files()).unwrap();
+        let written = std::fs::read(fixture.path("/dev/cpu_dma_latency")).unwrap();
+        assert_eq!(written, [0; 4]);
     }
 
     #[test]

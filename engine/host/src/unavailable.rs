@@ -15,7 +15,6 @@ const TENTATIVE: u32 = 0x40;
 /// Why nothing can be sent to `to`, from `local` where that is given, as far as addresses are to
 /// blame; absent where they are not, so that ports are. A datagram socket tells the two apart: it
 /// needs the same addresses, and none of TCP's ports.
-#[must_use]
 pub fn address(to: SocketAddr, local: Option<SocketAddr>) -> Option<Error> {
     let files = Files::default();
     let socket = match UdpSocket::bind(local.unwrap_or_else(|| any_address(to))) {
@@ -46,13 +45,13 @@ pub(crate) fn any_address(to: SocketAddr) -> SocketAddr {
 }
 
 /// Why nothing can be sent from `local`, which no socket could be bound to.
-#[must_use]
 pub fn source(local: SocketAddr) -> Error {
     no_such_source(&Files::default(), local)
 }
 
 fn no_such_source(files: &Files, local: SocketAddr) -> Error {
     let name = shown(local);
+    let fails = |what: String, remedy: &str| Error::environment(what).remedy(remedy);
     if let SocketAddr::V6(v6) = local {
         let all = ipv6_addresses(files);
         if all.is_empty() {
@@ -60,24 +59,21 @@ fn no_such_source(files: &Files, local: SocketAddr) -> Error {
         }
         if v6.scope_id() == 0 && v6.ip().is_unicast_link_local() {
             let what = format!("{name} is a link-local address, and it lacks its device");
-            return Error::environment(what)
-                .remedy(format!("write {name}%eth0, say, with the device that has it"));
+            return fails(what, &format!("write {name}%eth0, say, with the device that has it"));
         }
-        let is_it = |own: &&OwnAddress| {
-            own.ip == *v6.ip() && (v6.scope_id() == 0 || v6.scope_id() == own.index)
-        };
-        match all.iter().find(is_it) {
+        let is_in_zone = |own: &OwnAddress| v6.scope_id() == 0 || v6.scope_id() == own.index;
+        match all.iter().find(|own| own.ip == *v6.ip() && is_in_zone(own)) {
             Some(own) if own.is_tentative() => return tentative(&own.device),
             Some(own) if own.is_duplicate() => {
                 let device = &own.device;
                 let what = format!("another machine behind {device} has the address {name}, too");
-                return Error::environment(what).remedy("give this machine another one");
+                return fails(what, "give this machine another one");
             }
             _ => {}
         }
     }
-    Error::environment(format!("{name} is no address of this machine to send from"))
-        .remedy("`ip address` lists those there are, each for targets of its own family")
+    let what = format!("{name} is no address of this machine to send from");
+    fails(what, "`ip address` lists those there are, each for targets of its own family")
 }
 
 fn no_source(files: &Files, to: SocketAddr) -> Error {
@@ -158,17 +154,12 @@ impl OwnAddress {
 /// All of them, as `/proc/net/if_inet6` lists them: address, device's number, length of the prefix,
 /// scope, flags (all in hexadecimal), and the device's name. None where there is no IPv6.
 pub(crate) fn ipv6_addresses(files: &Files) -> Vec<OwnAddress> {
+    let hex = |word: &str| u32::from_str_radix(word, 16).ok();
     let parse = |line: &str| {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
-        let [ip, index, _, _, flags, device] = words[..] else {
-            return None;
-        };
-        Some(OwnAddress {
-            ip: Ipv6Addr::from_bits(u128::from_str_radix(ip, 16).ok()?),
-            index: u32::from_str_radix(index, 16).ok()?,
-            device: device.to_owned(),
-            flags: u32::from_str_radix(flags, 16).ok()?,
-        })
+        let [ip, index, _, _, flags, device] = words[..] else { return None };
+        let ip = Ipv6Addr::from_bits(u128::from_str_radix(ip, 16).ok()?);
+        Some(OwnAddress { ip, index: hex(index)?, device: device.to_owned(), flags: hex(flags)? })
     };
     let text = files.text("/proc/net/if_inet6").unwrap_or_default();
     text.lines().filter_map(parse).collect()
@@ -249,19 +240,24 @@ mod tests {
 
     #[test]
     fn addresses_are_read_with_their_devices_and_states() {
-        let fixture = Fixture::new(&[(
-            "/proc/net/if_inet6",
+        let fixture = machine(
             "00000000000000000000000000000001 01 80 10 80       lo\n\
              fe80000000000000000000fffe000001 0c 40 20 c0     eth0\n\
              fd000000000000000000000000000005 0c 40 00 88     eth0\nodd\n",
-        )]);
+            &[],
+        );
         let all = ipv6_addresses(&fixture.files());
-        let shown = |own: &OwnAddress| format!("{} {} {}", own.ip, own.index, own.device);
-        let shown: Vec<String> = all.iter().map(shown).collect();
-        assert_eq!(shown, ["::1 1 lo", "fe80::ff:fe00:1 12 eth0", "fd00::5 12 eth0"]);
-        let states = |own: &OwnAddress| (own.is_tentative(), own.is_duplicate());
-        let states: Vec<_> = all.iter().map(states).collect();
-        assert_eq!(states, [(false, false), (true, false), (false, true)]);
+        let shown = |own: &OwnAddress| {
+            let state = (own.is_tentative(), own.is_duplicate());
+            (format!("{} {} {}", own.ip, own.index, own.device), state)
+        };
+        let expected = [
+            ("::1 1 lo", (false, false)),
+            ("fe80::ff:fe00:1 12 eth0", (true, false)),
+            ("fd00::5 12 eth0", (false, true)),
+        ];
+        let shown: Vec<_> = all.iter().map(shown).collect();
+        assert_eq!(shown, expected.map(|(text, state)| (text.to_owned(), state)));
         assert!(ipv6_addresses(&Fixture::new(&[]).files()).is_empty());
     }
 }

@@ -31,15 +31,14 @@ pub struct CpuTimes {
 impl Sub for CpuTimes {
     type Output = Self;
     fn sub(self, earlier: Self) -> Self {
+        let since = u64::saturating_sub;
         let run_queue = self.run_queue_ns.zip(earlier.run_queue_ns);
         Self {
-            user_ns: self.user_ns.saturating_sub(earlier.user_ns),
-            system_ns: self.system_ns.saturating_sub(earlier.system_ns),
-            voluntary_switches: self.voluntary_switches.saturating_sub(earlier.voluntary_switches),
-            involuntary_switches: self
-                .involuntary_switches
-                .saturating_sub(earlier.involuntary_switches),
-            run_queue_ns: run_queue.map(|(now, before)| now.saturating_sub(before)),
+            user_ns: since(self.user_ns, earlier.user_ns),
+            system_ns: since(self.system_ns, earlier.system_ns),
+            voluntary_switches: since(self.voluntary_switches, earlier.voluntary_switches),
+            involuntary_switches: since(self.involuntary_switches, earlier.involuntary_switches),
+            run_queue_ns: run_queue.map(|(now, before)| since(now, before)),
         }
     }
 }
@@ -61,13 +60,11 @@ pub struct RunQueue(Option<File>);
 
 impl RunQueue {
     /// Of the calling thread, whichever thread reads it later.
-    #[must_use]
     pub fn of_this_thread() -> Self {
         Self(File::open("/proc/thread-self/schedstat").ok())
     }
 
     /// What the calling thread used so far, with the time that it waited.
-    #[must_use]
     pub fn usage(&self) -> CpuTimes {
         CpuTimes { run_queue_ns: self.wait_ns(), ..thread_usage() }
     }
@@ -84,16 +81,11 @@ impl RunQueue {
 }
 
 /// What the calling thread used so far. One system call, no allocation.
-#[must_use]
 pub fn thread_usage() -> CpuTimes {
     usage_of(UsageWho::RUSAGE_THREAD)
 }
 
-pub(crate) fn process_usage() -> CpuTimes {
-    usage_of(UsageWho::RUSAGE_SELF)
-}
-
-fn usage_of(who: UsageWho) -> CpuTimes {
+pub(crate) fn usage_of(who: UsageWho) -> CpuTimes {
     let positive = |number: i64| u64::try_from(number).unwrap_or(0);
     // It fails only for a bad argument; a sandbox that lacks it has nothing to report.
     getrusage(who).map_or_else(
@@ -109,7 +101,6 @@ fn usage_of(who: UsageWho) -> CpuTimes {
 }
 
 /// The id of this boot, by which two ends know that they share a machine (and containers share it).
-#[must_use]
 pub fn boot_id() -> Option<String> {
     Files::default().word("/proc/sys/kernel/random/boot_id")
 }
@@ -146,18 +137,16 @@ impl Softnet {
     /// `/proc/net/softnet_stat`: a line per CPU of hexadecimal words, of which the second counts
     /// drops and the third squeezes (the kernel's `softnet_seq_show`).
     fn read(files: &Files) -> Option<Self> {
-        let text = files.text("/proc/net/softnet_stat")?;
-        let mut lines = text.lines().map(|line| {
+        let parse = |line: &str| {
             let mut words = line.split_ascii_whitespace().skip(1);
             let mut next = || u64::from_str_radix(words.next()?, 16).ok();
-            Some((next()?, next()?))
-        });
-        let first = lines.next()??;
-        let (dropped, squeezed) = lines.try_fold(first, |sum, line| {
-            let (dropped, squeezed) = line?;
-            Some((sum.0 + dropped, sum.1 + squeezed))
-        })?;
-        Some(Self { dropped, squeezed })
+            Some(Self { dropped: next()?, squeezed: next()? })
+        };
+        let add = |sum: Option<Self>, more: Option<Self>| {
+            let (Self { dropped, squeezed }, more) = sum.zip(more)?;
+            Some(Self { dropped: dropped + more.dropped, squeezed: squeezed + more.squeezed })
+        };
+        files.text("/proc/net/softnet_stat")?.lines().map(parse).reduce(add)?
     }
 
     pub(crate) const fn since(self, earlier: Self) -> Self {
@@ -210,19 +199,23 @@ pub struct DisturbanceProbe {
 impl DisturbanceProbe {
     /// Takes the first reading, watching `cpus` for steal. Not for the measured loop: it reads
     /// files.
-    #[must_use]
     pub fn start(cpus: &[u32]) -> Self {
-        Self::start_below(Files::default(), cpus)
+        Self::below(Files::default(), cpus)
     }
 
-    fn start_below(files: Files, cpus: &[u32]) -> Self {
+    fn below(files: Files, cpus: &[u32]) -> Self {
         let cgroups = Cgroups::of_self(&files);
         let before = Counters::read(&files, cgroups.as_ref());
-        Self { before, process: process_usage(), cgroups, cpus: cpus.to_vec(), files }
+        Self {
+            before,
+            process: usage_of(UsageWho::RUSAGE_SELF),
+            cgroups,
+            cpus: cpus.to_vec(),
+            files,
+        }
     }
 
     /// Takes the second reading. May be called again later, for a longer span from the same start.
-    #[must_use]
     pub fn finish(&self) -> Disturbance {
         let (before, now) = (&self.before, Counters::read(&self.files, self.cgroups.as_ref()));
         let throttled = before.throttling.zip(now.throttling).map(|(a, b)| b.since(a));
@@ -234,7 +227,7 @@ impl DisturbanceProbe {
             machine_busy: machine.and_then(|(a, b)| b.share_since(a, |ticks| ticks.busy)),
             machine_softirq: machine.and_then(|(a, b)| b.share_since(a, |ticks| ticks.softirq)),
             softnet: before.softnet.zip(now.softnet).map(|(a, b)| b.since(a)),
-            process: process_usage() - self.process,
+            process: usage_of(UsageWho::RUSAGE_SELF) - self.process,
         }
     }
 }
@@ -279,77 +272,71 @@ impl Ticks {
 mod tests {
     use super::*;
     use crate::fixtures::Fixture;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use tare_driver::sys::affinity::{allowed_cpus, pin_current_thread};
 
-    #[test]
-    fn steal_is_that_of_the_watched_cpus_and_busy_that_of_the_machine() {
-        let fixture = Fixture::new(&[(
-            "/proc/stat",
-            "cpu  100 0 100 700 50 0 0 50 0 0\ncpu0 1 0 0 0 0 0 0 20 0 0\n\
-             cpu1 1 0 0 0 0 0 0 30 0 0\nintr 5\n",
-        )]);
-        let probe = DisturbanceProbe::start_below(fixture.files(), &[1]);
-        fixture.write(
-            "/proc/stat",
-            "cpu  130 5 110 740 55 3 2 55 9 9\ncpu0 1 0 0 0 0 0 0 29 0 0\n\
-             cpu1 1 0 0 0 0 0 0 33 0 0\nintr 5\n",
-        );
-        let seen = probe.finish();
-        assert_eq!(seen.steal_ns, Some(3 * ns_per_tick()));
-        assert_eq!(seen.machine_busy, Some(0.5), "50 of 100 ticks");
-        assert_eq!(seen.machine_softirq, Some(0.02), "2 of 100 ticks");
-        assert_eq!(seen.softnet, None);
-        assert_eq!((seen.throttled_periods, seen.throttled_ns), (None, None));
+    /// What is seen on CPU 1 while these files change.
+    fn disturbance(before: &[(&str, &str)], after: &[(&str, &str)]) -> Disturbance {
+        let fixture = Fixture::new(before);
+        let probe = DisturbanceProbe::below(fixture.files(), &[1]);
+        after.iter().for_each(|(path, text)| fixture.write(path, text));
+        Disturbance { process: CpuTimes::default(), ..probe.finish() }
     }
 
     #[test]
-    fn softnet_counts_over_all_cpus_in_hexadecimal() {
-        let stat = "/proc/net/softnet_stat";
-        let fixture = Fixture::new(&[(stat, "000a 0001 0002 0000\n00ff 0010 0000 0000\n")]);
-        let probe = DisturbanceProbe::start_below(fixture.files(), &[0]);
-        fixture.write(stat, "000a 0001 000f 0000\n00ff 001a 0001 0000\n");
+    fn each_figure_is_the_difference_of_two_readings() {
+        let before = "cpu  100 0 100 700 50 0 0 50 0 0\ncpu0 1 0 0 0 0 0 0 20 0 0\n\
+                      cpu1 1 0 0 0 0 0 0 30 0 0\nintr 5\n";
+        let after = "cpu  130 5 110 740 55 3 2 55 9 9\ncpu0 1 0 0 0 0 0 0 29 0 0\n\
+                     cpu1 1 0 0 0 0 0 0 33 0 0\nintr 5\n";
+        let stat = "/proc/stat";
+        let expected = Disturbance {
+            // Of the watched CPU alone.
+            steal_ns: Some(3 * ns_per_tick()),
+            // 50 and 2 of 100 ticks.
+            machine_busy: Some(0.5),
+            machine_softirq: Some(0.02),
+            ..Disturbance::default()
+        };
+        assert_eq!(disturbance(&[(stat, before)], &[(stat, after)]), expected);
+
+        let softnet = "/proc/net/softnet_stat";
+        let of = |text| {
+            let before = "000a 0001 0002 0000\n00ff 0010 0000 0000\n";
+            disturbance(&[(softnet, before)], &[(softnet, text)]).softnet
+        };
         let expected = Softnet { dropped: 10, squeezed: 14 };
-        assert_eq!(probe.finish().softnet, Some(expected));
-        fixture.write(stat, "000a\n");
-        assert_eq!(probe.finish().softnet, None);
-    }
+        assert_eq!(of("000a 0001 000f 0000\n00ff 001a 0001 0000\n"), Some(expected));
+        assert_eq!(of("000a\n"), None);
 
-    #[test]
-    fn throttling_is_the_difference() {
         let stat = "/sys/fs/cgroup/cpu.stat";
-        let fixture = Fixture::new(&[
-            ("/proc/self/cgroup", "0::/\n"),
-            (stat, "nr_throttled 5\nthrottled_usec 100\n"),
-        ]);
-        let probe = DisturbanceProbe::start_below(fixture.files(), &[0]);
-        fixture.write(stat, "nr_throttled 7\nthrottled_usec 350\n");
-        let seen = probe.finish();
-        assert_eq!(seen.throttled_periods, Some(2));
-        assert_eq!(seen.throttled_ns, Some(250_000));
-        assert_eq!((seen.steal_ns, seen.machine_busy), (None, None));
-    }
+        let before =
+            [("/proc/self/cgroup", "0::/\n"), (stat, "nr_throttled 5\nthrottled_usec 100\n")];
+        let expected = Disturbance {
+            throttled_periods: Some(2),
+            throttled_ns: Some(250_000),
+            ..Disturbance::default()
+        };
+        let after = (stat, "nr_throttled 7\nthrottled_usec 350\n");
+        assert_eq!(disturbance(&before, &[after]), expected);
 
-    #[test]
-    fn a_sandbox_of_zeros_tells_nothing_about_the_machine() {
-        let fixture = Fixture::new(&[("/proc/stat", "cpu  0 0 0 0 0 0 0 0 0 0\n")]);
-        let probe = DisturbanceProbe::start_below(fixture.files(), &[0]);
-        assert_eq!(probe.finish().machine_busy, None);
-    }
-
-    #[test]
-    fn an_old_kernel_without_steal_tells_nothing() {
-        let fixture = Fixture::new(&[("/proc/stat", "cpu  1 2 3 4\ncpu0 1 2 3 4\n")]);
-        assert!(Counters::read(&fixture.files(), None).ticks.is_empty());
+        // A sandbox of zeros says nothing about the machine.
+        let zeros = disturbance(&[("/proc/stat", "cpu  0 0 0 0 0 0 0 0 0 0\n")], &[]);
+        assert_eq!(zeros.machine_busy, None);
     }
 
     #[test]
     fn each_cpu_has_its_own_ticks() {
+        let ticks = |stat| {
+            let fixture = Fixture::new(&[("/proc/stat", stat)]);
+            let ticks = Counters::read(&fixture.files(), None).ticks;
+            ticks.iter().map(|(cpu, t)| (*cpu, t.busy, t.total, t.steal)).collect::<Vec<_>>()
+        };
         let stat =
             "cpu  9 0 0 9 0 0 0 0\ncpu0 1 0 0 7 0 0 0 2 0 0\ncpu2 3 1 1 4 1 0 0 0 0 0\nintr 5\n";
-        let fixture = Fixture::new(&[("/proc/stat", stat)]);
-        let ticks = Counters::read(&fixture.files(), None).ticks;
-        let seen: Vec<_> = ticks.iter().map(|(cpu, t)| (*cpu, t.busy, t.total, t.steal)).collect();
-        assert_eq!(seen, [(None, 9, 18, 0), (Some(0), 1, 10, 2), (Some(2), 5, 10, 0)]);
-        assert!(Counters::read(&Fixture::new(&[]).files(), None).ticks.is_empty());
+        assert_eq!(ticks(stat), [(None, 9, 18, 0), (Some(0), 1, 10, 2), (Some(2), 5, 10, 0)]);
+        assert_eq!(ticks("cpu  1 2 3 4\ncpu0 1 2 3 4\n"), [], "an old kernel without steal");
+        assert_eq!(ticks(""), []);
     }
 
     #[test]
@@ -374,21 +361,16 @@ mod tests {
 
     #[test]
     fn a_thread_without_a_cpu_waits_for_one() {
-        use std::sync::atomic::{AtomicBool, Ordering};
         let is_over = AtomicBool::new(false);
         let waited = std::thread::scope(|scope| {
             // Two threads that never sleep, on one CPU: each waits for about half of the time.
             let spin = || {
-                let cpu = *tare_driver::sys::affinity::allowed_cpus().first().unwrap();
-                tare_driver::sys::affinity::pin_current_thread(cpu).unwrap();
+                pin_current_thread(*allowed_cpus().first().unwrap()).unwrap();
                 let queue = RunQueue::of_this_thread();
                 let before = queue.usage();
                 let begun = std::time::Instant::now();
-                while !is_over.load(Ordering::Relaxed) {
+                while !is_over.load(Ordering::Relaxed) && begun.elapsed().as_millis() < 400 {
                     std::hint::spin_loop();
-                    if begun.elapsed().as_millis() >= 400 {
-                        break;
-                    }
                 }
                 queue.usage() - before
             };

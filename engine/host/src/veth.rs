@@ -18,7 +18,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::sched::{CloneFlags, setns, unshare};
 
-use crate::journal::{Change, Journal, Note};
+use crate::journal::{Journal, Note};
 use crate::netlink::Netlink;
 use tare_driver::OpError;
 use tare_driver::sys::random;
@@ -72,7 +72,7 @@ impl VethNamespace {
         let create = NLM_F_CREATE | NLM_F_EXCL;
         // From here on dropping `made` undoes whatever was done.
         let made = Self {
-            note: Some(journal.note(&what, Change::Link(&link))?),
+            note: Some(journal.note_link(&link, &what)?),
             namespace,
             outer,
             link,
@@ -102,7 +102,6 @@ impl VethNamespace {
     }
 
     /// The address that a server inside is reached at.
-    #[must_use]
     pub const fn server_address(&self) -> IpAddr {
         IpAddr::V4(self.address)
     }
@@ -139,12 +138,9 @@ impl Drop for VethNamespace {
         let mut message = LinkMessage::default();
         message.attributes = vec![LinkAttribute::IfName(self.link.clone())];
         let removed = self.outer.change(RouteNetlinkMessage::DelLink(message), 0);
-        let gone = match removed {
-            Ok(()) => true,
-            Err(error) => error.errno() == Some(libc::ENODEV),
-        };
+        let is_gone = removed.err().is_none_or(|error| error.errno() == Some(libc::ENODEV));
         // Otherwise the entry stays, and the next start names the link.
-        if let Some(note) = self.note.take().filter(|_| gone) {
+        if let Some(note) = self.note.take().filter(|_| is_gone) {
             note.settle();
         }
     }
@@ -243,44 +239,36 @@ fn free_pair(used: &[(u32, u32)], random: u32) -> Option<u32> {
     const PAIRS: u32 = 1 << (PAIR_PREFIX - BENCHMARK_PREFIX);
     const HOSTS: u32 = 1 << (32 - PAIR_PREFIX);
     const MASK: u32 = !(HOSTS - 1);
-    (0..PAIRS).map(|n| u32::from(BENCHMARK_NET) + (random.wrapping_add(n) % PAIRS) * HOSTS).find(
-        |pair| {
-            used.iter().all(|(address, mask)| {
-                // Two subnets overlap where they agree in the bits that both fix.
-                let fixed = mask & MASK;
-                address & fixed != pair & fixed
-            })
-        },
-    )
+    // Two subnets overlap where they agree in the bits that both fix.
+    let overlap = |pair: u32, (address, mask): &(u32, u32)| (address ^ pair) & mask & MASK == 0;
+    let pairs =
+        (0..PAIRS).map(|n| u32::from(BENCHMARK_NET) + (random.wrapping_add(n) % PAIRS) * HOSTS);
+    pairs.into_iter().find(|pair| !used.iter().any(|subnet| overlap(*pair, subnet)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures::Fixture;
-    use crate::fixtures::journal;
+    use crate::fixtures::{Fixture, left_out};
     use std::io::{Read as _, Write as _};
     use std::net::{TcpListener, TcpStream};
 
-    fn address(text: &str) -> u32 {
-        text.parse::<Ipv4Addr>().unwrap().into()
-    }
-
     #[test]
     fn a_pair_keeps_clear_of_the_subnets_in_use() {
-        let slash = |prefix: u32| u32::MAX << (32 - prefix);
-        let text = |pair: Option<u32>| pair.map(|pair| Ipv4Addr::from(pair).to_string());
-        let used = [(address("127.0.0.1"), slash(8))];
-        assert_eq!(text(free_pair(&used, 0)).unwrap(), "198.18.0.0");
-        assert_eq!(text(free_pair(&used, 65)).unwrap(), "198.18.1.4");
-        assert_eq!(text(free_pair(&used, u32::MAX)).unwrap(), "198.19.255.252");
-        // A single address of the pair is enough to leave it.
-        let used = [(address("198.18.0.3"), u32::MAX)];
-        assert_eq!(text(free_pair(&used, 0)).unwrap(), "198.18.0.4");
-        let used = [(address("198.18.7.1"), slash(16))];
-        assert_eq!(text(free_pair(&used, 9)).unwrap(), "198.19.0.0");
-        let used = [(address("198.18.7.1"), slash(15))];
-        assert_eq!(free_pair(&used, 9), None);
+        for (used, prefix, random, pair) in [
+            ("127.0.0.1", 8, 0, Some("198.18.0.0")),
+            ("127.0.0.1", 8, 65, Some("198.18.1.4")),
+            ("127.0.0.1", 8, u32::MAX, Some("198.19.255.252")),
+            // A single address of the pair is enough to leave it.
+            ("198.18.0.3", 32, 0, Some("198.18.0.4")),
+            ("198.18.7.1", 16, 9, Some("198.19.0.0")),
+            ("198.18.7.1", 15, 9, None),
+        ] {
+            let used = u32::from(used.parse::<Ipv4Addr>().unwrap());
+            let found = free_pair(&[(used, u32::MAX << (32 - prefix))], random);
+            let found = found.map(|pair| Ipv4Addr::from(pair).to_string());
+            assert_eq!(found.as_deref(), pair);
+        }
     }
 
     #[test]
@@ -289,84 +277,70 @@ mod tests {
         assert!(error.advice().unwrap().contains("run as root"), "{error}");
     }
 
-    /// A namespace, or the reason why there is none here.
-    fn make(journal: &Journal) -> Option<VethNamespace> {
-        match VethNamespace::create_noted(journal) {
-            Ok(made) => Some(made),
+    /// Whatever is done with a namespace, neither link nor entry is left. Where none can be made
+    /// the test is left out.
+    fn leaves_nothing(act: impl FnOnce(VethNamespace, &Fixture) + Send) {
+        let fixture = Fixture::new(&[]);
+        let made = match VethNamespace::create_noted(&fixture.journal()) {
+            Ok(made) => made,
             Err(error) if error.message().contains("not permitted") => {
-                crate::fixtures::left_out(&error.to_string());
-                None
+                return left_out(&error.to_string());
             }
             Err(error) => panic!("{error}"),
-        }
-    }
-
-    fn exists(link: &str) -> bool {
-        nix::net::if_::if_nametoindex(link).is_ok()
+        };
+        let link = made.link.clone();
+        assert!(index_of(&link).is_ok());
+        assert_eq!(fixture.entries(), [format!("{link}.json")]);
+        act(made, &fixture);
+        assert!(index_of(&link).is_err());
+        assert_eq!(fixture.entries(), [""; 0]);
     }
 
     #[test]
     fn a_server_inside_is_reached_and_nothing_is_left() {
-        let fixture = Fixture::new(&[("/run/x", "")]);
-        let Some(made) = make(&journal(&fixture)) else {
-            return;
-        };
-        let link = made.link.clone();
-        assert!(exists(&link));
-        assert_eq!(fixture.files().names("/run/tare"), [format!("{link}.json")]);
-
-        let listener = std::thread::scope(|scope| {
-            let inside = scope.spawn(|| {
-                made.enter_on_this_thread().unwrap();
-                assert!(!exists(&link), "the outer end is not inside");
-                TcpListener::bind((made.server_address(), 0)).unwrap()
+        leaves_nothing(|made, _| {
+            let listener = std::thread::scope(|scope| {
+                let inside = scope.spawn(|| {
+                    made.enter_on_this_thread().unwrap();
+                    assert!(index_of(&made.link).is_err(), "the outer end is not inside");
+                    TcpListener::bind((made.server_address(), 0)).unwrap()
+                });
+                inside.join().unwrap()
             });
-            inside.join().unwrap()
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            client.write_all(b"tare").unwrap();
+            let mut received = [0; 4];
+            let (mut server, from) = listener.accept().unwrap();
+            server.read_exact(&mut received).unwrap();
+            assert_eq!(&received, b"tare");
+            assert_ne!(from.ip(), made.server_address());
+            // The sockets still hold the namespace; the link goes all the same.
+            let link = made.link.clone();
+            drop(made);
+            assert!(index_of(&link).is_err());
         });
-        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        client.write_all(b"tare").unwrap();
-        let mut received = [0; 4];
-        let (mut server, from) = listener.accept().unwrap();
-        server.read_exact(&mut received).unwrap();
-        assert_eq!(&received, b"tare");
-        assert_ne!(from.ip(), made.server_address());
-
-        // The sockets still hold the namespace; the link goes all the same.
-        drop(made);
-        assert!(!exists(&link));
-        assert_eq!(fixture.files().names("/run/tare"), [""; 0]);
     }
 
     #[test]
     fn a_panic_leaves_nothing() {
-        let fixture = Fixture::new(&[("/run/x", "")]);
-        let Some(made) = make(&journal(&fixture)) else {
-            return;
-        };
-        let link = made.link.clone();
-        let result = std::thread::spawn(move || {
-            let _made = made;
-            panic!("as a defect would");
-        })
-        .join();
-        assert!(result.is_err());
-        assert!(!exists(&link));
-        assert_eq!(fixture.files().names("/run/tare"), [""; 0]);
+        leaves_nothing(|made, _| {
+            let panicked = std::thread::spawn(move || {
+                let _made = made;
+                panic!("as a defect would");
+            });
+            assert!(panicked.join().is_err());
+        });
     }
 
     #[test]
     fn a_link_that_somebody_else_removed_is_no_leftover() {
-        let fixture = Fixture::new(&[("/run/x", "")]);
-        let journal = journal(&fixture);
-        let Some(made) = make(&journal) else {
-            return;
-        };
-        let mut message = LinkMessage::default();
-        message.attributes = vec![LinkAttribute::IfName(made.link.clone())];
-        let removed = made.outer.change(RouteNetlinkMessage::DelLink(message), 0);
-        assert_eq!(removed, Ok(()));
-        drop(made);
-        assert_eq!(fixture.files().names("/run/tare"), [""; 0]);
+        leaves_nothing(|made, fixture| {
+            let mut message = LinkMessage::default();
+            message.attributes = vec![LinkAttribute::IfName(made.link.clone())];
+            let removed = made.outer.change(RouteNetlinkMessage::DelLink(message), 0);
+            assert_eq!(removed, Ok(()));
+            assert_eq!(fixture.entries().len(), 1);
+        });
     }
 
     #[test]
@@ -374,8 +348,7 @@ mod tests {
         let namespace = match Namespace::create() {
             Ok(namespace) => namespace,
             Err(OpError::NotPermitted) => {
-                crate::fixtures::left_out("making a network namespace is not permitted here");
-                return;
+                return left_out("making a network namespace is not permitted here");
             }
             Err(error) => panic!("{error}"),
         };

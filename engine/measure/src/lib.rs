@@ -13,60 +13,38 @@
 //!
 //! # Examples
 //!
-//! The round trip over loopback, with both ends in this process:
+//! The round trip over loopback, with both ends in this process; then an HTTP server of one's own
+//! under 200 requests a second, whose latencies count from when each was due:
 //!
 //! ```
-//! use tare_units::control::Interrupt;
-//! use tare_engine::run::observe::Unobserved;
+//! use tare_engine::http::plan::{HttpPlan, Late, OpenLoop, Stage};
 //! use tare_engine::latency::plan::LatPlan;
-//! use tare_engine::run::plan::Stop;
-//! use tare_units::target::Target;
+//! use tare_engine::measurement::Measurement;
+//! use tare_engine::run::observe::Unobserved;
+//! use tare_engine::run::plan::{Common, Stop};
+//! use tare_engine::schedule::Arrivals;
 //! use tare_units::Nanos;
+//! use tare_units::control::Interrupt;
+//! use tare_units::target::Target;
 //!
 //! # fn main() -> tare_units::error::Result<()> {
-//! let mut plan = LatPlan::to(Target::Loopback);
-//! plan.common.warmup = Nanos::from_millis(10);
-//! plan.common.stop = Stop::After(Nanos::from_millis(100));
-//! let finished = tare_engine::latency::measure(&plan, &Interrupt::default(), &mut Unobserved)?;
+//! let common = Common {
+//!     warmup: Nanos::from_millis(10),
+//!     stop: Stop::After(Nanos::from_millis(100)),
+//!     ..Common::default()
+//! };
+//! let plan = LatPlan { common: common.clone(), ..LatPlan::to(Target::Loopback) };
+//! let finished = Measurement::Lat(plan).measure(&Interrupt::default(), &mut Unobserved)?;
 //! let step = &finished.report.results[0];
 //! let median = step.latency.service.p50_ns.map(Nanos);
-//! println!(
-//!     "median {} ± {}",
-//!     median.unwrap_or_default(),
-//!     Nanos(step.latency_error_ns)
-//! );
+//! println!("median {} ± {}", median.unwrap_or_default(), Nanos(step.latency_error_ns));
 //! assert!(step.operations.adds_up());
-//! # Ok(())
-//! # }
-//! ```
 //!
-//! An HTTP server of one's own under 200 requests a second, whose latencies count from when each
-//! was due:
-//!
-//! ```
-//! use tare_units::control::Interrupt;
-//! use tare_engine::run::observe::Unobserved;
-//! use tare_engine::schedule::Arrivals;
-//! use tare_engine::http::plan::{HttpPlan, OpenLoop, Stage};
-//! use tare_engine::http::client::Late;
-//! use tare_engine::run::plan::Stop;
-//! use tare_units::target::Target;
-//! use tare_units::Nanos;
-//!
-//! # fn main() -> tare_units::error::Result<()> {
-//! let mut plan = HttpPlan::to(Target::Loopback);
-//! plan.common.warmup = Nanos::from_millis(10);
-//! plan.common.stop = Stop::After(Nanos::from_millis(100));
-//! plan.open = Some(OpenLoop {
-//!     stages: vec![Stage {
-//!         from_per_s: 200.0,
-//!         to_per_s: 200.0,
-//!         duration: None,
-//!     }],
-//!     arrivals: Arrivals::Constant,
-//!     late: Late::Queue,
-//! });
-//! let finished = tare_engine::http::measure(&plan, &Interrupt::default(), &mut Unobserved)?;
+//! let stage = Stage { from_per_s: 200.0, to_per_s: 200.0, duration: None };
+//! let open = OpenLoop { stages: vec![stage], arrivals: Arrivals::Constant, late: Late::Queue };
+//! let plan = HttpPlan { open: Some(open), common, ..HttpPlan::to(Target::Loopback) };
+//! let plan = Measurement::Http(Box::new(plan));
+//! let finished = plan.measure(&Interrupt::default(), &mut Unobserved)?;
 //! let step = &finished.report.results[0];
 //! println!("{} of {} due", step.operations.completed, step.operations.due);
 //! assert!(step.operations.adds_up());
@@ -82,6 +60,7 @@ pub mod compare;
 pub mod http;
 pub mod latency;
 mod limits;
+pub mod measurement;
 pub mod run;
 pub mod schedule;
 pub mod server;

@@ -15,7 +15,7 @@
 //! HMAC: RFC 2104, SHA-256: FIPS 180-4. Proofs and cookies are compared in constant time.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
@@ -61,27 +61,19 @@ pub(crate) fn proof(secret: &Secret, nonce: &[u8; 32], hello_body: &[u8]) -> [u8
 }
 
 /// Whether `proof` is the right one, in constant time.
-pub(crate) fn verify(
-    secret: &Secret,
-    nonce: &[u8; 32],
-    hello_body: &[u8],
-    proof: &[u8; 32],
-) -> bool {
-    proof_mac(secret, nonce, hello_body).verify_slice(proof).is_ok()
+pub(crate) fn verify(secret: &Secret, nonce: &[u8; 32], hello: &[u8], proof: &[u8; 32]) -> bool {
+    proof_mac(secret, nonce, hello).verify_slice(proof).is_ok()
 }
 
 /// The nonce of a UDP handshake: `SHA256("tare/1 nonce" || cookie)`.
 pub(crate) fn nonce_of_cookie(cookie: &[u8; 32]) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    hash.update(b"tare/1 nonce");
-    hash.update(cookie);
-    hash.finalize().into()
+    Sha256::digest([&b"tare/1 nonce"[..], cookie].concat()).into()
 }
 
 fn cookie_mac(key: &CookieKey, from: SocketAddr, slot: u64) -> Hmac<Sha256> {
     let ip = match from.ip() {
-        std::net::IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-        std::net::IpAddr::V6(v6) => v6,
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
     };
     let port = from.port().to_be_bytes();
     mac(&key.0, &[b"tare/1 cookie", &ip.octets(), &port, &slot.to_be_bytes()])
@@ -130,19 +122,24 @@ mod tests {
 
     #[test]
     fn a_cookie_is_good_for_one_address_and_two_slots() {
-        let key = CookieKey([3; 32]);
-        let from: SocketAddr = "192.0.2.1:5000".parse().unwrap();
-        let made = cookie(&key, from, 9);
-        assert!(verify_cookie(&key, from, 9, &made));
-        assert!(verify_cookie(&key, from, 10, &made));
-        assert!(!verify_cookie(&key, from, 11, &made));
-        assert!(!verify_cookie(&key, from, 8, &made));
-        assert!(!verify_cookie(&key, "192.0.2.1:5001".parse().unwrap(), 9, &made));
-        assert!(!verify_cookie(&key, "192.0.2.2:5000".parse().unwrap(), 9, &made));
-        assert!(!verify_cookie(&CookieKey([4; 32]), from, 9, &made));
-        // A dual-stack socket tells the same peer as an IPv4-mapped address.
-        assert!(verify_cookie(&key, "[::ffff:192.0.2.1]:5000".parse().unwrap(), 9, &made));
-        assert!(!verify_cookie(&key, from, 0, &[0; 32]));
+        let (key, from) = (CookieKey([3; 32]), "192.0.2.1:5000");
+        let made = cookie(&key, from.parse().unwrap(), 9);
+        for (key, from, slot, good) in [
+            (&key, from, 9, true),
+            (&key, from, 10, true),
+            (&key, from, 11, false),
+            (&key, from, 8, false),
+            (&key, from, 0, false),
+            (&key, "192.0.2.1:5001", 9, false),
+            (&key, "192.0.2.2:5000", 9, false),
+            // A dual-stack socket gives the same peer as an IPv4-mapped address.
+            (&key, "[::ffff:192.0.2.1]:5000", 9, true),
+            (&CookieKey([4; 32]), from, 9, false),
+        ] {
+            let verified = verify_cookie(key, from.parse().unwrap(), slot, &made);
+            assert_eq!(verified, good, "{from} in {slot}");
+        }
+        assert!(!verify_cookie(&key, from.parse().unwrap(), 0, &[0; 32]));
     }
 
     #[test]

@@ -1,12 +1,5 @@
-//! Control frames: an eight-byte header and a JSON body.
-//!
-//! ```text
-//! byte 0..4   "tare"  (74 61 72 65)
-//! byte 4      version of the protocol, 1
-//! byte 5      kind of the message
-//! byte 6..8   length of the body in bytes, big-endian
-//! byte 8..    body: one JSON object, UTF-8; fields that a reader does not know are ignored
-//! ```
+//! Control frames: an eight-byte header and a JSON body, laid out as the crate's documentation
+//! says.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -99,9 +92,6 @@ pub struct Frame {
 
 impl Frame {
     /// Reads the body.
-    ///
-    /// # Errors
-    /// [`FrameError::Json`] where it is not a `T`.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, FrameError> {
         read_body(self.kind, &self.body)
     }
@@ -141,27 +131,20 @@ impl Header {
 
 /// A whole frame with `body` as its JSON.
 pub(crate) fn encode_body(kind: Kind, body: &[u8]) -> Result<Vec<u8>, FrameError> {
-    let too_long = FrameError::TooLong(body.len(), FRAME_BODY_MAX);
-    let len = u16::try_from(body.len()).map_err(|_| too_long.clone())?;
-    if body.len() > FRAME_BODY_MAX {
-        return Err(too_long);
-    }
-    let mut frame = Vec::with_capacity(HEADER_LEN + body.len());
-    frame.extend(MAGIC);
-    frame.extend([VERSION, kind as u8]);
-    frame.extend(len.to_be_bytes());
-    frame.extend(body);
-    Ok(frame)
+    let len = u16::try_from(body.len()).ok().filter(|_| body.len() <= FRAME_BODY_MAX);
+    let len = len.ok_or(FrameError::TooLong(body.len(), FRAME_BODY_MAX))?;
+    Ok([&MAGIC[..], &[VERSION, kind as u8], &len.to_be_bytes(), body].concat())
 }
 
-/// A whole frame that says `message`.
-///
-/// # Errors
-/// [`FrameError::TooLong`] for a body over [`FRAME_BODY_MAX`].
+/// A message as the body of its frame.
+pub(crate) fn json<T: Serialize>(message: &T) -> Vec<u8> {
+    serde_json::to_vec(message)
+        .expect("messages are structs of strings and numbers, which always serialise")
+}
+
+/// A whole frame that says `message`, whose body is at most [`FRAME_BODY_MAX`] long.
 pub fn encode<T: Serialize>(kind: Kind, message: &T) -> Result<Vec<u8>, FrameError> {
-    let body = serde_json::to_vec(message)
-        .expect("messages are structs of strings and numbers, which always serialise");
-    encode_body(kind, &body)
+    encode_body(kind, &json(message))
 }
 
 /// Cuts a stream of bytes into frames, however it arrives.
@@ -176,7 +159,6 @@ pub struct FrameReader {
 
 impl FrameReader {
     /// A reader that refuses bodies longer than `body_max` bytes on sight of their header.
-    #[must_use]
     pub const fn new(body_max: usize) -> Self {
         Self { buffer: Vec::new(), body_max }
     }
@@ -196,25 +178,20 @@ impl FrameReader {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next whole frame; `None` when more bytes are needed.
-    ///
-    /// # Errors
-    /// Everything in [`FrameError`] but `Json`. The stream cannot be read any further: later calls
-    /// give the same.
+    /// The next whole frame; `None` when more bytes are needed. After an error the stream cannot be
+    /// read any further: later calls give the same.
     pub fn poll_frame(&mut self) -> Result<Option<Frame>, FrameError> {
-        let Some(header) = Header::decode(&self.buffer)? else {
+        let Some(Header { kind, body_len }) = Header::decode(&self.buffer)? else {
             return Ok(None);
         };
-        if header.body_len > self.body_max {
-            return Err(FrameError::TooLong(header.body_len, self.body_max));
+        if body_len > self.body_max {
+            return Err(FrameError::TooLong(body_len, self.body_max));
         }
-        let end = HEADER_LEN + header.body_len;
-        if self.buffer.len() < end {
+        if self.buffer.len() < HEADER_LEN + body_len {
             return Ok(None);
         }
-        let body = self.buffer[HEADER_LEN..end].to_vec();
-        self.buffer.drain(..end);
-        Ok(Some(Frame { kind: header.kind, body }))
+        let body = self.buffer.drain(..HEADER_LEN + body_len).skip(HEADER_LEN).collect();
+        Ok(Some(Frame { kind, body }))
     }
 }
 

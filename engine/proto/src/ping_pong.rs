@@ -11,6 +11,7 @@
 //! So the first byte of a reply is always 0, and a control frame's is always `t`: a server may send
 //! its figures instead of a reply, or right behind one, when it ends the session by itself.
 
+use std::cmp::Ordering;
 use std::ops::Range;
 
 use super::frame::MAGIC;
@@ -23,21 +24,14 @@ pub const RESIDENCE_LEN: usize = 8;
 /// The longest residence that can be told, 2.3 years.
 const RESIDENCE_MAX: u64 = (1 << 56) - 1;
 
-/// Writes the flags of a request.
-///
-/// # Panics
-/// On an empty message: sizes start at one byte.
+/// Writes the flags of a request. Sizes start at one byte: an empty message is a defect.
 #[inline]
 pub fn put_flags(request: &mut [u8], measured: bool) {
     request[0] = if measured { MEASURED } else { 0 };
 }
 
-/// Whether a request belongs to the measured phase.
-///
-/// # Panics
-/// On an empty message: sizes start at one byte.
+/// Whether a request, which is not empty, belongs to the measured phase.
 #[inline]
-#[must_use]
 pub fn is_measured(request: &[u8]) -> bool {
     request[0] & MEASURED != 0
 }
@@ -53,7 +47,6 @@ pub fn put_residence(reply: &mut [u8], residence: Nanos) {
 
 /// The residence that a complete reply carries; `None` where it is too short to hold one.
 #[inline]
-#[must_use]
 pub fn residence(reply: &[u8]) -> Option<Nanos> {
     reply.first_chunk::<RESIDENCE_LEN>().map(|head| Nanos(u64::from_be_bytes(*head)))
 }
@@ -76,12 +69,11 @@ pub enum Received {
     Partial,
     /// The whole reply, and nothing else.
     Complete,
-    /// From byte `at` of the buffer on a control frame: the server ends the session with its
-    /// figures. At 0 they came instead of the reply; at the message's size the reply is complete
-    /// before them. Feed the bytes from there to [`super::handshake::FiguresReader`], and
-    /// everything that follows.
+    /// A control frame: the server ends the session with its figures. Feed its bytes to
+    /// [`super::handshake::FiguresReader`], and everything that follows.
     Control {
-        /// Where it begins.
+        /// Where it begins in the buffer: at 0 it came instead of the reply; at the message's size
+        /// the reply is complete before it.
         at: usize,
     },
 }
@@ -99,7 +91,6 @@ pub struct Progress {
 
 impl Progress {
     /// A message of `size` bytes, none of them moved.
-    #[must_use]
     pub const fn new(size: usize) -> Self {
         Self { size, done: 0 }
     }
@@ -112,7 +103,6 @@ impl Progress {
 
     /// What of the message is still to be moved, as a range of the buffer.
     #[inline]
-    #[must_use]
     pub const fn remaining(&self) -> Range<usize> {
         self.done..self.size
     }
@@ -121,15 +111,11 @@ impl Progress {
     /// that is too long, and figures right behind a reply, are noticed at once; so receive buffers
     /// are one byte longer than messages.
     #[inline]
-    #[must_use]
     pub const fn receive_range(&self) -> Range<usize> {
         self.done..self.size + 1
     }
 
-    /// `n` bytes of [`remaining`](Self::remaining) were sent; whether that was all.
-    ///
-    /// # Panics
-    /// When more were sent than remained: a defect of the caller.
+    /// `n` bytes of [`remaining`](Self::remaining), and no more, were sent; whether that was all.
     #[inline]
     pub fn handle_sent(&mut self, n: usize) -> bool {
         assert!(n <= self.size - self.done, "sent more than was left");
@@ -137,10 +123,8 @@ impl Progress {
         self.done == self.size
     }
 
-    /// The server received `n` bytes of a request; whether it is whole.
-    ///
-    /// # Errors
-    /// [`PingPongError::TooLong`]: clients send one request at a time.
+    /// The server received `n` bytes of a request; whether it is whole. Clients send one request at
+    /// a time, so more is an error.
     #[inline]
     pub const fn handle_request(&mut self, n: usize) -> Result<bool, PingPongError> {
         self.done += n;
@@ -151,14 +135,7 @@ impl Progress {
     }
 
     /// The client received `n` bytes of a reply into `buffer` (the whole one: the message begins at
-    /// 0).
-    ///
-    /// # Errors
-    /// [`PingPongError::NotAReply`], or [`PingPongError::TooLong`] where what follows is not a
-    /// control frame.
-    ///
-    /// # Panics
-    /// When `buffer` is shorter than what was received into it: a defect of the caller.
+    /// 0). What follows a reply and is no control frame is an error.
     #[inline]
     pub fn handle_reply(&mut self, buffer: &[u8], n: usize) -> Result<Received, PingPongError> {
         self.done += n;
@@ -170,16 +147,14 @@ impl Progress {
             first if first == MAGIC[0] => return Ok(Received::Control { at: 0 }),
             first => return Err(PingPongError::NotAReply(first)),
         }
-        if self.done < self.size {
-            return Ok(Received::Partial);
+        match self.done.cmp(&self.size) {
+            Ordering::Less => Ok(Received::Partial),
+            Ordering::Equal => Ok(Received::Complete),
+            Ordering::Greater if buffer[self.size] == MAGIC[0] => {
+                Ok(Received::Control { at: self.size })
+            }
+            Ordering::Greater => Err(PingPongError::TooLong(self.size)),
         }
-        if self.done == self.size {
-            return Ok(Received::Complete);
-        }
-        if buffer[self.size] == MAGIC[0] {
-            return Ok(Received::Control { at: self.size });
-        }
-        Err(PingPongError::TooLong(self.size))
     }
 }
 

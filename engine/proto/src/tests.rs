@@ -1,5 +1,9 @@
 //! What the tests of the protocol share.
 
+use proptest::prelude::*;
+
+use super::auth::Secret;
+use super::handshake::ClientEvent;
 use super::hello::{Accept, BackendAsked, Direction, Hello, Test, Transport, WaitMode};
 use tare_units::text::Id;
 
@@ -9,6 +13,17 @@ pub(super) fn pieces<'a>(input: &'a [u8], cuts: &[usize]) -> Vec<&'a [u8]> {
     at.extend([0, input.len()]);
     at.sort_unstable();
     at.windows(2).map(|pair| &input[pair[0]..pair[1]]).collect()
+}
+
+/// Where to cut `input` so that each byte comes alone.
+pub(super) fn each_byte(input: &[u8]) -> Vec<usize> {
+    (0..input.len()).collect()
+}
+
+/// Any bytes, and such as begin like a frame.
+pub(super) fn noise() -> impl Strategy<Value = Vec<u8>> {
+    let frame = |(kind, tail): (u8, Vec<u8>)| [b"tare\x01", &[kind % 12, 0][..], &tail].concat();
+    prop_oneof![any::<Vec<u8>>(), any::<(u8, Vec<u8>)>().prop_map(frame)]
 }
 
 /// A hello that every server takes.
@@ -47,7 +62,19 @@ pub(super) fn accept() -> Accept {
     }
 }
 
+pub(super) fn secret(text: Option<&str>) -> Option<Secret> {
+    text.map(|text| Secret(text.into()))
+}
+
 /// `text` as version 0.1.0 would have said it, so that expected messages outlive releases.
 pub(super) fn of_0_1_0(text: &str) -> String {
     text.replace(env!("CARGO_PKG_VERSION"), "0.1.0")
+}
+
+/// What the user reads of a client's handshake with the address `h:80`: nothing where it went well.
+pub(super) fn reported(event: Option<ClientEvent>) -> String {
+    match event.expect("an event") {
+        ClientEvent::Failed(error) => of_0_1_0(&error.into_error("h:80").to_string()),
+        ClientEvent::Accepted(_) => String::new(),
+    }
 }

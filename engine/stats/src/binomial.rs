@@ -1,5 +1,7 @@
 //! The binomial distribution, as exactly as doubles hold it.
 
+use crate::number::{real, whole};
+
 /// `P(B ≤ most)` where `B` is the number of successes in `count` independent trials, each with the
 /// chance `share`.
 ///
@@ -47,17 +49,6 @@ pub(crate) fn step(k: u64, count: u64, share: f64) -> f64 {
     real(count - k) / real(k + 1) * (share / (1.0 - share))
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "counts stay below 2^52; where the sums start need not be exact"
-)]
 fn mode(count: u64, share: f64) -> u64 {
-    ((real(count + 1) * share) as u64).min(count)
-}
-
-/// A count as a number to reckon with.
-#[expect(clippy::cast_precision_loss, reason = "counts stay below 2^52")]
-pub(crate) const fn real(count: u64) -> f64 {
-    count as f64
+    whole(real(count + 1) * share).min(count)
 }

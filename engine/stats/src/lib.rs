@@ -9,10 +9,12 @@ pub mod assertion;
 mod binomial;
 pub mod compare;
 pub mod diff;
+#[cfg(test)]
+mod fixtures;
 pub mod health;
 pub mod histogram;
 pub mod link;
-pub mod mean;
+mod number;
 pub mod pool;
 pub mod quantile;
 pub mod result;

@@ -1,6 +1,7 @@
 //! Whether a bulk result is the link's doing: the payload that a link of the speed its driver
 //! states can carry.
 
+use crate::number::real;
 use crate::result::{Device, LinkUse};
 
 /// Preamble and start of frame (8), Ethernet header (14) and its check sequence (4), and the gap to
@@ -61,7 +62,6 @@ pub struct Carried {
 /// such a wire can: then what is stated is not what is there.
 ///
 /// Acknowledgements are not reckoned in: they go the other way.
-#[must_use]
 pub fn link_use(
     carried: &Carried,
     client: Option<&Device>,
@@ -88,15 +88,13 @@ pub fn link_use(
 }
 
 /// The speed of the wire behind a device, where there is one.
-#[expect(clippy::cast_precision_loss, reason = "2^53 Mbit/s is no wire's")]
 fn speed_bits_per_s(device: &Device) -> Option<f64> {
     let driver = device.driver.as_deref()?;
     let speed = device.speed_mbit_per_s.filter(|speed| *speed > 0)?;
-    (!VIRTUAL.contains(&driver)).then_some(speed as f64 * 1e6)
+    (!VIRTUAL.contains(&driver)).then_some(real(speed) * 1e6)
 }
 
 /// The share of what goes over the wire that is payload. None where the MTU leaves no room for any.
-#[expect(clippy::cast_precision_loss, reason = "sizes stay far below 2^53")]
 fn payload_share(carried: &Carried, mtu: u64) -> Option<f64> {
     let ip_header = if carried.is_ipv6 { IPV6_HEADER } else { IPV4_HEADER };
     let on_wire = |packet: u64| packet.max(FRAME_PAYLOAD_MIN) + FRAME_OVERHEAD;
@@ -125,7 +123,7 @@ fn payload_share(carried: &Carried, mtu: u64) -> Option<f64> {
             (payload, wire)
         }
     };
-    (payload > 0).then(|| payload as f64 / wire as f64)
+    (payload > 0).then(|| real(payload) / real(wire))
 }
 
 #[cfg(test)]
@@ -145,17 +143,8 @@ mod tests {
     }
 
     fn carried(up_bits_per_s: f64, framing: Framing) -> Carried {
-        Carried {
-            up_bits_per_s: Some(up_bits_per_s),
-            down_bits_per_s: None,
-            framing,
-            is_ipv6: false,
-        }
-    }
-
-    fn ceiling_gbit(carried: &Carried, mtu: u32) -> f64 {
-        let used = link_use(carried, Some(&device("ice", 10_000, mtu)), None).unwrap();
-        (used.ceiling_bits_per_s / 1e6).round() / 1e3
+        let up_bits_per_s = Some(up_bits_per_s);
+        Carried { up_bits_per_s, down_bits_per_s: None, framing, is_ipv6: false }
     }
 
     #[test]
@@ -183,7 +172,8 @@ mod tests {
             // 2888 + 8 over IPv6 in two fragments of 1448: 2 × (1448 + 48 + 38).
             (v6(udp(2_888)), 1_500, 9.413),
         ] {
-            assert_eq!(ceiling_gbit(&carried, mtu), gbit, "{carried:?}");
+            let used = link_use(&carried, Some(&device("ice", 10_000, mtu)), None).unwrap();
+            assert_eq!((used.ceiling_bits_per_s / 1e6).round() / 1e3, gbit, "{carried:?}");
         }
     }
 
@@ -191,15 +181,9 @@ mod tests {
     fn a_link_is_bound_near_its_ceiling_only() {
         let ceiling = 10e9 * 1_448.0 / 1_538.0;
         let eth = device("ice", 10_000, 1_500);
-        for (share, expected) in [
-            (0.5, Some(false)),
-            (0.969, Some(false)),
-            (0.971, Some(true)),
-            (1.0, Some(true)),
-            (1.029, Some(true)),
-            (1.031, None),
-            (4.0, None),
-        ] {
+        let (free, bound) = (Some(false), Some(true));
+        let near = [(0.5, free), (0.969, free), (0.971, bound), (1.0, bound), (1.029, bound)];
+        for (share, expected) in near.into_iter().chain([(1.031, None), (4.0, None)]) {
             let used = link_use(&carried(ceiling * share, TCP), Some(&eth), None);
             assert_eq!(used.as_ref().map(|u| u.bound), expected, "{share}");
             if let Some(used) = used {
@@ -224,18 +208,16 @@ mod tests {
     #[test]
     fn what_has_no_wire_has_no_ceiling() {
         let load = carried(1e9, TCP);
-        for driver in VIRTUAL {
-            assert_eq!(link_use(&load, Some(&device(driver, 10_000, 1_500)), None), None);
-        }
+        let none = |device: &Device| {
+            let used = link_use(&load, Some(device), Some(device));
+            assert_eq!(used, None, "{device:?}");
+        };
+        VIRTUAL.iter().for_each(|driver| none(&device(driver, 10_000, 1_500)));
+        let wired = device("ice", 10_000, 1_500);
         // veth, bridges and tunnels have no driver in sysfs at all.
-        let mut device = device("ice", 10_000, 1_500);
-        device.driver = None;
-        assert_eq!(link_use(&load, Some(&device), None), None);
-        device.driver = Some("ice".into());
-        device.speed_mbit_per_s = Some(0);
-        assert_eq!(link_use(&load, Some(&device), None), None);
-        device.speed_mbit_per_s = None;
-        assert_eq!(link_use(&load, Some(&device), Some(&device)), None);
+        none(&Device { driver: None, ..wired.clone() });
+        none(&Device { speed_mbit_per_s: Some(0), ..wired.clone() });
+        none(&Device { speed_mbit_per_s: None, ..wired });
         assert_eq!(link_use(&load, None, None), None);
     }
 

@@ -7,29 +7,25 @@ use std::collections::BTreeMap;
 use super::quantile::{BLOCKS_MIN, design_effect};
 use super::summary::{summarise, summary_of};
 use crate::histogram::{Distribution, Metric, rank};
+use crate::number::real;
 use crate::result::{
-    Bandwidth, Connections, CpuUse, ErrorCount, Flow, INTERVALS_OF_RUN, INTERVALS_OF_VISITS,
-    Instrument, Interval, Latencies, Observed, Rate, StepResult, Summary, Transfer,
+    Bandwidth, CpuUse, ErrorCount, Flow, INTERVALS_OF_RUN, INTERVALS_OF_VISITS, Instrument,
+    Interval, Latencies, Observed, StepResult, Summary,
 };
 
 /// The step, over all of its measurements: in that order, each with when it began, nanoseconds
 /// after the first one did. Its series over time has an entry for each. `None` of none.
-#[must_use]
 pub fn pool(steps: &[(u64, &StepResult)]) -> Option<StepResult> {
     let (_, first) = steps.first()?;
     let mut pooled = StepResult {
         label: first.label.clone(),
         params: first.params.clone(),
         began_at: first.began_at.clone(),
-        rate: Rate { target_per_s: first.rate.target_per_s, ..Rate::default() },
-        latency: Latencies::default(),
-        connections: Connections {
-            asked: first.connections.asked,
-            established: first.connections.established,
-            ..Connections::default()
-        },
         ..StepResult::default()
     };
+    pooled.rate.target_per_s = first.rate.target_per_s;
+    pooled.connections.asked = first.connections.asked;
+    pooled.connections.established = first.connections.established;
     for (at, step) in steps {
         add(&mut pooled, step);
         pooled.intervals.push(interval_of(*at, step));
@@ -40,18 +36,14 @@ pub fn pool(steps: &[(u64, &StepResult)]) -> Option<StepResult> {
         _ => INTERVALS_OF_VISITS,
     };
     scope.clone_into(&mut pooled.interval_scope);
-    let all = || steps.iter().map(|(_, step)| &step.latency);
-    pooled.latency = latencies(&all().collect::<Vec<_>>());
-    let bandwidths: Vec<(u64, &Bandwidth)> = steps
-        .iter()
-        .filter_map(|(_, step)| Some((step.duration_ns, step.bandwidth.as_ref()?)))
-        .collect();
-    pooled.bandwidth = bandwidth(&bandwidths);
+    let all: Vec<&Latencies> = steps.iter().map(|(_, step)| &step.latency).collect();
+    pooled.latency = latencies(&all);
+    let carried = steps.iter().map(|(_, step)| Some((step.duration_ns, step.bandwidth.as_ref()?)));
+    pooled.bandwidth = bandwidth(&carried.flatten().collect::<Vec<_>>());
     finish_cpu(&mut pooled);
     Some(pooled)
 }
 
-/// Adds what is a sum or an extreme.
 fn add(pooled: &mut StepResult, step: &StepResult) {
     add_rate(pooled, step);
     pooled.duration_ns += step.duration_ns;
@@ -69,9 +61,9 @@ fn add(pooled: &mut StepResult, step: &StepResult) {
     all.established = all.established.min(own.established);
     all.reconnects += own.reconnects;
     all.sockets_used += own.sockets_used;
-    all.connecting_ns = sum_known(all.connecting_ns, own.connecting_ns);
-    all.down_ns = sum_known(all.down_ns, own.down_ns);
-    all.resent = sum_known(all.resent, own.resent);
+    add_known(&mut all.connecting_ns, own.connecting_ns);
+    add_known(&mut all.down_ns, own.down_ns);
+    add_known(&mut all.resent, own.resent);
     for (fault, count) in &step.framing_faults {
         *pooled.framing_faults.entry(fault.clone()).or_default() += count;
     }
@@ -95,32 +87,29 @@ fn add(pooled: &mut StepResult, step: &StepResult) {
 }
 
 /// Rates are weighted by how long they were measured, and so is what was answered in that time.
-#[expect(clippy::cast_precision_loss, reason = "rates need no more than 53 bits")]
 fn add_rate(pooled: &mut StepResult, step: &StepResult) {
-    let (before_ns, own_ns) = (pooled.duration_ns as f64, step.duration_ns as f64);
+    let (before_ns, own_ns) = (real(pooled.duration_ns), real(step.duration_ns));
     let (all, own) = (&mut pooled.rate, &step.rate);
     if before_ns + own_ns > 0.0 {
         let sum = all.achieved_per_s * before_ns + own.achieved_per_s * own_ns;
         all.achieved_per_s = sum / (before_ns + own_ns);
     }
     all.backlog_max = all.backlog_max.max(own.backlog_max);
-    all.generator_away_ns = sum_known(all.generator_away_ns, own.generator_away_ns);
+    add_known(&mut all.generator_away_ns, own.generator_away_ns);
     if let Some(own) = own.unloaded {
         let all = all.unloaded.get_or_insert_default();
-        let sum = all.mean_ns * all.count as f64 + own.mean_ns * own.count as f64;
+        let sum = all.mean_ns * real(all.count) + own.mean_ns * real(own.count);
         all.count += own.count;
-        all.mean_ns = sum / all.count.max(1) as f64;
+        all.mean_ns = sum / real(all.count.max(1));
     }
 }
 
-/// A measurement as an entry of the series.
 fn interval_of(at_ns: u64, step: &StepResult) -> Interval {
     let headline = headline(&step.latency);
-    let failed = step.operations.failed + step.operations.timed_out;
     Interval {
         at_ns: at_ns + step.duration_ns,
         completed: step.operations.completed,
-        errors: failed,
+        errors: step.operations.failed + step.operations.timed_out,
         p50_ns: headline.p50_ns,
         p99_ns: headline.p99_ns,
         max_ns: headline.max_ns,
@@ -130,7 +119,6 @@ fn interval_of(at_ns: u64, step: &StepResult) -> Interval {
 }
 
 /// From the intended send where there is a schedule, else from the actual one.
-#[must_use]
 pub fn headline(latency: &Latencies) -> &Summary {
     latency.response.as_ref().unwrap_or(&latency.service)
 }
@@ -155,46 +143,43 @@ fn add_errors(all: &mut Vec<ErrorCount>, own: &[ErrorCount]) {
     add_each(all, own, is_twin, |known, error| known.count += error.count);
 }
 
-fn sum_known(all: Option<u64>, own: Option<u64>) -> Option<u64> {
-    all.into_iter().chain(own).reduce(|a, b| a + b)
+/// The sum of what is known.
+fn add_known(all: &mut Option<u64>, own: Option<u64>) {
+    *all = all.iter().copied().chain(own).reduce(|a, b| a + b);
 }
 
-#[expect(clippy::cast_precision_loss, reason = "rates need no more than 53 bits")]
 fn add_transfer(pooled: &mut StepResult, step: &StepResult) {
     let Some(own) = &step.transfer else { return };
-    let all = pooled.transfer.get_or_insert_with(Transfer::default);
+    let all = pooled.transfer.get_or_insert_default();
     all.sent_bytes += own.sent_bytes;
     all.received_bytes += own.received_bytes;
     all.body_bytes += own.body_bytes;
     // The durations up to this one are already in.
     if pooled.duration_ns > 0 {
-        all.received_bytes_per_s = all.received_bytes as f64 * 1e9 / pooled.duration_ns as f64;
+        all.received_bytes_per_s = real(all.received_bytes) * 1e9 / real(pooled.duration_ns);
     }
 }
 
 fn add_cpu(all: &mut CpuUse, own: &CpuUse) {
     all.user_ns += own.user_ns;
     all.system_ns += own.system_ns;
-    all.polling_ns = sum_known(all.polling_ns, own.polling_ns);
+    add_known(&mut all.polling_ns, own.polling_ns);
     // The busiest: a mean would hide the one measurement beside which something else ran.
     let highest = |all: Option<f64>, own| all.into_iter().chain(own).reduce(f64::max);
     all.machine_busy = highest(all.machine_busy, own.machine_busy);
     all.machine_softirq = highest(all.machine_softirq, own.machine_softirq);
-    all.machine_softnet_dropped =
-        sum_known(all.machine_softnet_dropped, own.machine_softnet_dropped);
-    all.machine_softnet_squeezed =
-        sum_known(all.machine_softnet_squeezed, own.machine_softnet_squeezed);
+    add_known(&mut all.machine_softnet_dropped, own.machine_softnet_dropped);
+    add_known(&mut all.machine_softnet_squeezed, own.machine_softnet_squeezed);
 }
 
 /// Shares of CPU time, once the sums are known.
-#[expect(clippy::cast_precision_loss, reason = "a quotient of two measured numbers")]
 fn finish_cpu(pooled: &mut StepResult) {
     let operations = pooled.operations.completed;
     let bytes = pooled.bandwidth.as_ref().map_or(0, |b| b.received_bytes);
     for cpu in std::iter::once(&mut pooled.cpu.client).chain(pooled.cpu.server.as_mut()) {
-        let used = (cpu.user_ns + cpu.system_ns) as f64;
-        let mib = bytes as f64 / f64::from(1 << 20);
-        cpu.per_operation_ns = (operations > 0).then(|| used / operations as f64);
+        let used = real(cpu.user_ns + cpu.system_ns);
+        let mib = real(bytes) / f64::from(1 << 20);
+        cpu.per_operation_ns = (operations > 0).then(|| used / real(operations));
         cpu.per_mib_ns = (bytes > 0).then(|| used / mib);
         *cpu = cpu.with_polling(cpu.polling_ns);
     }
@@ -209,10 +194,10 @@ fn add_instrument(all: &mut Instrument, own: &Instrument) {
     keep_worse(all, own);
     all.involuntary_switches += own.involuntary_switches;
     all.voluntary_switches += own.voluntary_switches;
-    all.run_queue_ns = sum_known(all.run_queue_ns, own.run_queue_ns);
-    all.steal_ns = sum_known(all.steal_ns, own.steal_ns);
-    all.throttled_periods = sum_known(all.throttled_periods, own.throttled_periods);
-    all.throttled_ns = sum_known(all.throttled_ns, own.throttled_ns);
+    add_known(&mut all.run_queue_ns, own.run_queue_ns);
+    add_known(&mut all.steal_ns, own.steal_ns);
+    add_known(&mut all.throttled_periods, own.throttled_periods);
+    add_known(&mut all.throttled_ns, own.throttled_ns);
     all.ring_overflows += own.ring_overflows;
     all.saturated |= own.saturated;
     all.disturbed |= own.disturbed;
@@ -264,7 +249,6 @@ fn latencies(all: &[&Latencies]) -> Latencies {
 /// One distribution of several. Each is a block for the intervals of its quantiles: how much they
 /// differ tells what the samples together are worth. What rested on censored samples in any of them
 /// does in all.
-#[expect(clippy::cast_precision_loss, reason = "counts stay below 2^52")]
 fn summary(all: &[&Summary]) -> Option<Summary> {
     let measured = all.iter().filter(|summary| summary.count > 0);
     let parts: Vec<(&Summary, Distribution)> = measured
@@ -294,8 +278,8 @@ fn summary(all: &[&Summary]) -> Option<Summary> {
     let own = || parts.iter().map(|(summary, _)| *summary);
     pooled.min_ns = own().filter_map(|s| s.min_ns).min();
     pooled.max_ns = own().filter_map(|s| s.max_ns).max();
-    let sum: f64 = own().filter_map(|s| Some(s.mean_ns? * s.count as f64)).sum();
-    pooled.mean_ns = Some(sum / pooled.count.max(1) as f64);
+    let sum: f64 = own().filter_map(|s| Some(s.mean_ns? * real(s.count))).sum();
+    pooled.mean_ns = Some(sum / real(pooled.count.max(1)));
     pooled.censored = own().map(|s| s.censored).sum();
     pooled.lower_bounds = own().flat_map(|s| s.lower_bounds.clone()).collect();
     pooled.lower_bounds.sort_unstable();
@@ -311,7 +295,6 @@ fn summary(all: &[&Summary]) -> Option<Summary> {
 }
 
 /// Bytes are added; rates are those of all bytes over all the time.
-#[expect(clippy::cast_precision_loss, reason = "rates need no more than 53 bits")]
 fn bandwidth(all: &[(u64, &Bandwidth)]) -> Option<Bandwidth> {
     let (_, first) = all.first()?;
     let mut pooled = Bandwidth {
@@ -322,47 +305,42 @@ fn bandwidth(all: &[(u64, &Bandwidth)]) -> Option<Bandwidth> {
     for (_, own) in all {
         pooled.sent_bytes += own.sent_bytes;
         pooled.received_bytes += own.received_bytes;
-        pooled.lost_datagrams = sum_known(pooled.lost_datagrams, own.lost_datagrams);
-        pooled.reordered_datagrams = sum_known(pooled.reordered_datagrams, own.reordered_datagrams);
-        pooled.duplicated_datagrams =
-            sum_known(pooled.duplicated_datagrams, own.duplicated_datagrams);
+        add_known(&mut pooled.lost_datagrams, own.lost_datagrams);
+        add_known(&mut pooled.reordered_datagrams, own.reordered_datagrams);
+        add_known(&mut pooled.duplicated_datagrams, own.duplicated_datagrams);
         pooled.jitter_ns = pooled.jitter_ns.max(own.jitter_ns);
-        pooled.retransmits = sum_known(pooled.retransmits, own.retransmits);
+        add_known(&mut pooled.retransmits, own.retransmits);
     }
     let cpu_s: f64 =
-        all.iter().filter_map(|(_, b)| Some(b.cpu_s_per_gib? * b.received_bytes as f64)).sum();
-    let told = all.iter().all(|(_, b)| b.cpu_s_per_gib.is_some());
+        all.iter().filter_map(|(_, b)| Some(b.cpu_s_per_gib? * real(b.received_bytes))).sum();
+    let is_known = all.iter().all(|(_, b)| b.cpu_s_per_gib.is_some());
     pooled.cpu_s_per_gib =
-        (told && pooled.received_bytes > 0).then(|| cpu_s / pooled.received_bytes as f64);
+        (is_known && pooled.received_bytes > 0).then(|| cpu_s / real(pooled.received_bytes));
     pooled.up = flow(all, |b| b.up.as_ref());
     pooled.down = flow(all, |b| b.down.as_ref());
     Some(pooled)
 }
 
 fn flow(all: &[(u64, &Bandwidth)], of: fn(&Bandwidth) -> Option<&Flow>) -> Option<Flow> {
-    let mut flows = all.iter().filter_map(|(_, b)| of(b));
-    let mut pooled = Flow::default();
-    let first = flows.clone().next()?;
-    pooled.tcp.clone_from(&first.tcp);
-    pooled.bits_per_s = mean_over_time(all, |b| of(b).and_then(|f| f.bits_per_s));
-    pooled.sent_bits_per_s =
-        mean_over_time(all, |b| of(b).map(|f| f.sent_bits_per_s)).unwrap_or_default();
-    let retransmits = flows.clone().filter_map(|f| f.tcp.as_ref());
-    let retransmits: u64 = retransmits.map(|tcp| tcp.retransmits).sum();
-    if let Some(tcp) = &mut pooled.tcp {
-        tcp.retransmits = retransmits;
+    let flows: Vec<&Flow> = all.iter().filter_map(|(_, b)| of(b)).collect();
+    let mut tcp = flows.first()?.tcp.clone();
+    if let Some(tcp) = &mut tcp {
+        tcp.retransmits = flows.iter().flat_map(|flow| &flow.tcp).map(|own| own.retransmits).sum();
     }
-    flows.by_ref().for_each(|own| {
-        pooled.duration_ns += own.duration_ns;
-        pooled.sent_bytes += own.sent_bytes;
-        pooled.received_bytes += own.received_bytes;
-        pooled.untold_streams += own.untold_streams;
-        pooled.sends += own.sends;
-    });
-    Some(pooled)
+    let sum = |of: fn(&Flow) -> u64| flows.iter().map(|flow| of(flow)).sum();
+    Some(Flow {
+        bits_per_s: mean_over_time(all, |b| of(b)?.bits_per_s),
+        sent_bits_per_s: mean_over_time(all, |b| Some(of(b)?.sent_bits_per_s)).unwrap_or_default(),
+        duration_ns: sum(|flow| flow.duration_ns),
+        sent_bytes: sum(|flow| flow.sent_bytes),
+        received_bytes: sum(|flow| flow.received_bytes),
+        untold_streams: flows.iter().map(|flow| flow.untold_streams).sum(),
+        sends: sum(|flow| flow.sends),
+        tcp,
+        ..Flow::default()
+    })
 }
 
-#[expect(clippy::cast_precision_loss, reason = "rates need no more than 53 bits")]
 fn mean_over_time(
     all: &[(u64, &Bandwidth)],
     of: impl Fn(&Bandwidth) -> Option<f64>,
@@ -370,8 +348,8 @@ fn mean_over_time(
     let (mut bits, mut time) = (0.0, 0.0);
     for (duration_ns, own) in all {
         if let Some(rate) = of(own) {
-            bits += rate * *duration_ns as f64;
-            time += *duration_ns as f64;
+            bits += rate * real(*duration_ns);
+            time += real(*duration_ns);
         }
     }
     (time > 0.0).then(|| bits / time)
@@ -385,20 +363,17 @@ mod tests {
     #[test]
     fn what_the_intervals_speak_for_needs_visits_enough() {
         let visit = |p50_error: u64| {
-            let mut told = Distribution::uncensored();
-            (1..=100).for_each(|n| told.record(Nanos(n * 1_000)));
+            let mut distribution = Distribution::uncensored();
+            (1..=100).for_each(|n| distribution.record(Nanos(n * 1_000)));
             let mut step = StepResult::default();
-            step.latency.service = summarise(&told, &[], &|_| 1.0);
+            step.latency.service = summarise(&distribution, &[], &|_| 1.0);
             step.latency.service.errors_ns = [("p50".to_owned(), p50_error)].into();
             step
         };
         let visits: Vec<StepResult> = (1..=8).map(|n| visit(n * 10)).collect();
-        let pooled = |count: usize| {
-            let of: Vec<(u64, &StepResult)> = visits[..count].iter().map(|v| (0, v)).collect();
-            pool(&of).unwrap()
-        };
-        assert_eq!(pooled(7).interval_scope, INTERVALS_OF_RUN);
-        let all = pooled(8);
+        let visits: Vec<(u64, &StepResult)> = visits.iter().map(|visit| (0, visit)).collect();
+        assert_eq!(pool(&visits[..7]).unwrap().interval_scope, INTERVALS_OF_RUN);
+        let all = pool(&visits).unwrap();
         assert_eq!(all.interval_scope, INTERVALS_OF_VISITS);
         assert_eq!(all.latency.service.errors_ns["p50"], 80);
     }

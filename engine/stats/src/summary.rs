@@ -11,13 +11,20 @@ use tare_units::Nanos;
 pub const PERCENTILES: [f64; 7] = [50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99];
 
 /// The latencies of a step from the recording of all its workers, merged. `percentiles` (per cent)
-/// that are not among [`PERCENTILES`] are told besides.
-#[must_use]
-pub fn latencies(recording: &Recording, percentiles: &[f64]) -> Latencies {
+/// that are not among [`PERCENTILES`] are told besides; and by how much those of round trips can be
+/// too long, from what the instrument `added`.
+pub fn latencies(recording: &Recording, percentiles: &[f64], added: Option<&Added>) -> Latencies {
     let summary = |metric| {
         let distribution = recording.distribution(metric)?;
         let effect = |share| design_effect(&recording.block_counts(metric, share));
-        Some(summarise(distribution, percentiles, &effect))
+        let mut summary = summarise(distribution, percentiles, &effect);
+        let added = added.filter(|_| matches!(metric, Metric::Response | Metric::Service));
+        for &percent in PERCENTILES.iter().chain(percentiles) {
+            if let Some(error) = added.and_then(|added| added.to_quantile(distribution, percent)) {
+                summary.errors_ns.insert(quantile_name(percent), error.0);
+            }
+        }
+        Some(summary)
     };
     let if_any = |metric| summary(metric).filter(|s| s.count > 0);
     Latencies {
@@ -43,31 +50,7 @@ pub(crate) const fn summary_of(latency: &Latencies, metric: Metric) -> Option<&S
     }
 }
 
-/// Tells by how much the quantiles of round trips can be too long, from what the instrument
-/// `added`. `percentiles` (per cent) are those that were asked for besides [`PERCENTILES`].
-pub fn tell_errors(
-    latency: &mut Latencies,
-    recording: &Recording,
-    percentiles: &[f64],
-    added: &Added,
-) {
-    for (metric, summary) in [
-        (Metric::Response, latency.response.as_mut()),
-        (Metric::Service, Some(&mut latency.service)),
-    ] {
-        let (Some(summary), Some(distribution)) = (summary, recording.distribution(metric)) else {
-            continue;
-        };
-        for &percent in PERCENTILES.iter().chain(percentiles) {
-            if let Some(error) = added.to_quantile(distribution, percent) {
-                summary.errors_ns.insert(quantile_name(percent), error.0);
-            }
-        }
-    }
-}
-
 /// How finely the median of the service times is told.
-#[must_use]
 pub fn resolution(recording: &Recording) -> Nanos {
     let service = recording.distribution(Metric::Service);
     service.map_or(Nanos::ZERO, |service| {
@@ -77,13 +60,11 @@ pub fn resolution(recording: &Recording) -> Nanos {
 }
 
 /// The series over time of a step whose measured phase took `duration`.
-#[must_use]
 pub fn series(recording: &Recording, duration: Nanos) -> Vec<Interval> {
     recording.series(duration).map(|entry| interval(&entry)).collect()
 }
 
 /// One entry of it.
-#[must_use]
 pub fn interval(entry: &SeriesEntry<'_>) -> Interval {
     Interval {
         at_ns: entry.end.0,
@@ -101,7 +82,6 @@ pub fn interval(entry: &SeriesEntry<'_>) -> Interval {
 ///
 /// An end of an interval that the samples cannot give is told as the smallest or the largest of
 /// them.
-#[must_use]
 pub fn summarise(
     distribution: &Distribution,
     percentiles: &[f64],
@@ -155,9 +135,10 @@ pub fn summarise(
 #[cfg(test)]
 mod tests {
     use rand_xoshiro::Xoshiro256PlusPlus;
-    use rand_xoshiro::rand_core::{Rng, SeedableRng};
+    use rand_xoshiro::rand_core::SeedableRng as _;
 
     use super::*;
+    use crate::fixtures::uniform;
     use crate::histogram::{Extent, Recording, RecordingSpec, Sample};
     use tare_units::Instant;
 
@@ -174,22 +155,14 @@ mod tests {
         let mut r = recording(true);
         for i in 0..2_000u64 {
             r.count_answer(Instant(i * 500_000));
-            r.record(
-                Instant(i * 500_000),
-                Sample {
-                    service: Nanos(10_000 + i),
-                    lateness: Some(Nanos(100)),
-                    residence: Some(Nanos(2_000)),
-                },
-            );
+            let (lateness, residence) = (Some(Nanos(100)), Some(Nanos(2_000)));
+            let sample = Sample { service: Nanos(10_000 + i), lateness, residence };
+            r.record(Instant(i * 500_000), sample);
         }
-        let l = latencies(&r, &[99.5, 99.0, 99.9]);
+        let l = latencies(&r, &[99.5, 99.0, 99.9], None);
         let service = &l.service;
-        assert_eq!(
-            (service.count, service.min_ns, service.max_ns),
-            (2_000, Some(10_000), Some(11_999))
-        );
-        assert_eq!(service.mean_ns, Some(10_999.5));
+        assert_eq!((service.count, service.mean_ns), (2_000, Some(10_999.5)));
+        assert_eq!((service.min_ns, service.max_ns), (Some(10_000), Some(11_999)));
         let p50 = service.p50_ns.unwrap();
         assert!((10_990..=11_010).contains(&p50), "{p50}");
         let p995 = service.extra_ns["p99_5"];
@@ -216,11 +189,10 @@ mod tests {
         // A spinning ping-pong: all of it within 2 %, so in some four coarse bins, and
         // autocorrelated.
         let mut random = Xoshiro256PlusPlus::seed_from_u64(7);
-        let mut uniform = || (random.next_u64() >> 11) as f64 * (0.5f64).powi(53) - 0.5;
         let (mut correlated, mut independent) = (recording(false), recording(false));
         let mut last = 0.0;
         for i in 0..32_000u64 {
-            let toss = uniform();
+            let toss = uniform(&mut random) - 0.5;
             last = 0.9 * last + (1.0f64 - 0.81).sqrt() * toss;
             for (recording, x) in [(&mut correlated, last), (&mut independent, toss)] {
                 let service = Nanos((9_000.0 * (1.0 + 0.01 * x)) as u64);
@@ -241,7 +213,7 @@ mod tests {
 
     #[test]
     fn nothing_recorded_is_a_summary_of_nothing() {
-        let l = latencies(&recording(false), &[]);
+        let l = latencies(&recording(false), &[], None);
         assert!(l.response.is_none() && l.path.is_none());
         assert_eq!((l.service.count, l.service.min_ns, l.service.mean_ns), (0, None, None));
         assert!(Distribution::decode(&l.service.hdr).is_ok());

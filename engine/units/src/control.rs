@@ -31,17 +31,20 @@ impl Interrupt {
         self.level.fetch_max(WOUND_UP, Ordering::Relaxed);
     }
 
+    #[inline]
     fn level(&self) -> u8 {
         let outer = self.outer.as_ref().map_or(0, |outer| outer.level());
         self.level.load(Ordering::Relaxed).max(outer)
     }
 
     /// Whether it was asked.
+    #[inline]
     pub fn is_raised(&self) -> bool {
         self.level() >= WOUND_UP
     }
 
     /// Whether it was asked to end at once.
+    #[inline]
     pub fn is_urgent(&self) -> bool {
         self.level() >= URGENT
     }

@@ -123,10 +123,9 @@ impl fmt::Display for Nanos {
             _ => 0,
         };
         let text = format!("{value:.decimals$}");
-        let text = if text.contains('.') {
-            text.trim_end_matches('0').trim_end_matches('.')
-        } else {
-            &text
+        let text = match decimals {
+            0 => &*text,
+            _ => text.trim_end_matches('0').trim_end_matches('.'),
         };
         f.pad(&format!("{text} {unit}"))
     }

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use nix::errno::Errno;
+
 use super::{BufferId, DatagramFrom, PoolBuffer, SocketId};
 use tare_units::Nanos;
 use tare_units::limits::SEGMENTS_MAX;
@@ -97,6 +99,36 @@ impl Op {
         )
     }
 
+    /// The outcome of a receive of length zero. It is given without a call, since the kernel would
+    /// answer `EAGAIN` while no data is there.
+    #[inline]
+    pub(crate) const fn empty_receive(&self) -> Option<Outcome> {
+        match self {
+            Self::Receive { into: Segment { len: 0, .. }, .. } | Self::Discard { len: 0, .. } => {
+                Some(Outcome::Received(0))
+            }
+            Self::ReceiveStamped { into: Segment { len: 0, .. }, .. } => {
+                Some(Outcome::ReceivedStamped { len: 0, at: None })
+            }
+            _ => None,
+        }
+    }
+
+    /// The system call that carries it out, for the text of an errno that is not expected.
+    pub(crate) const fn call(&self) -> &'static str {
+        match self {
+            Self::Accept { .. } => "accept",
+            Self::Connect { .. } => "connect",
+            Self::Send { .. } | Self::SendRepeated { .. } => "send",
+            Self::SendVectored { .. } | Self::SendTo { .. } => "sendmsg",
+            Self::Receive { .. } | Self::Discard { .. } | Self::ReceiveMultishot { .. } => "recv",
+            Self::ReceiveFrom { .. } | Self::ReceiveStamped { .. } => "recvmsg",
+            Self::HalfClose { .. } => "shutdown",
+            Self::Close { .. } => "close",
+            Self::Cancel { .. } => "io_uring cancel",
+        }
+    }
+
     /// Calls `each` with every range of a buffer that it names.
     #[inline]
     pub(crate) fn for_each_segment(&self, mut each: impl FnMut(Segment)) {
@@ -120,6 +152,39 @@ pub(crate) enum Direction {
     In,
     /// Send, connect or half-close.
     Out,
+}
+
+/// What is outstanding on a socket.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    /// The place of the operation without a result yet in each [`Direction`].
+    pub(crate) operations: [Option<u32>; 2],
+    /// What ended a repeated send that had sent something. The kernel reports it once, so the next
+    /// operation in that direction fails with it.
+    pub(crate) send_error: Option<OpError>,
+    /// A close was pushed: the id is dead.
+    pub(crate) closing: bool,
+}
+
+impl Pending {
+    /// Whether an operation, other than a close, has no result yet.
+    pub(crate) const fn is_busy(&self) -> bool {
+        !matches!(self.operations, [None, None])
+    }
+
+    /// Whether an operation in that direction can be pushed now, or a close.
+    #[inline]
+    pub(crate) fn admit(&mut self, direction: Option<Direction>) -> Result<(), OpError> {
+        match direction {
+            Some(direction) if self.operations[direction as usize].is_some() => Err(OpError::Busy),
+            Some(Direction::Out) => self.send_error.take().map_or(Ok(()), Err),
+            Some(Direction::In) => Ok(()),
+            None => {
+                self.closing = true;
+                Ok(())
+            }
+        }
+    }
 }
 
 /// How an operation ended.
@@ -169,6 +234,45 @@ pub struct Completion {
     pub more: bool,
 }
 
+impl Completion {
+    #[inline]
+    pub(crate) const fn last(token: Token, outcome: Outcome) -> Self {
+        Self { token, outcome, more: false }
+    }
+}
+
+/// The loop of [`Op::SendRepeated`], over whichever call sends: sends `len` bytes `count` times,
+/// until one is taken in part or not at all. Gives the outcome, and what ended it after something
+/// was sent.
+///
+/// # Errors
+/// As `send` answers where nothing was sent before, `EAGAIN` among them.
+#[inline]
+pub(crate) fn send_repeatedly(
+    count: u32,
+    len: u32,
+    mut send: impl FnMut() -> Result<usize, Errno>,
+) -> Result<(Outcome, Option<Errno>), Errno> {
+    let (mut sends, mut bytes, mut error) = (0, 0, None);
+    while sends < count {
+        match send() {
+            Ok(taken) => {
+                bytes += taken as u64;
+                if taken < len as usize {
+                    break;
+                }
+                sends += 1;
+            }
+            Err(errno) if sends == 0 => return Err(errno),
+            Err(errno) => {
+                error = Some(errno).filter(|errno| *errno != Errno::EAGAIN);
+                break;
+            }
+        }
+    }
+    Ok((Outcome::SentRepeated { sends, bytes }, error))
+}
+
 macro_rules! op_errors {
     ($($(#[$doc:meta])* $variant:ident = $errno:ident,)*) => {
         /// Why an operation failed: one variant for each errno that socket operations are
@@ -193,7 +297,7 @@ macro_rules! op_errors {
 
         impl OpError {
             /// Maps the errno of `call`.
-                    pub const fn from_errno(call: &'static str, errno: i32) -> Self {
+            pub const fn from_errno(call: &'static str, errno: i32) -> Self {
                 match errno {
                     $(libc::$errno => Self::$variant,)*
                     _ => Self::Os { call, errno },
@@ -201,7 +305,7 @@ macro_rules! op_errors {
             }
 
             /// The errno's name as reports print it, for example `ECONNREFUSED`.
-                    pub const fn name(self) -> &'static str {
+            pub const fn name(self) -> &'static str {
                 match self {
                     $(Self::$variant => stringify!($errno),)*
                     Self::Busy => "EBUSY",
@@ -211,7 +315,7 @@ macro_rules! op_errors {
             }
 
             /// The errno, where there is one.
-                    pub const fn errno(self) -> Option<i32> {
+            pub const fn errno(self) -> Option<i32> {
                 match self {
                     $(Self::$variant => Some(libc::$errno),)*
                     Self::Os { errno, .. } => Some(errno),
@@ -282,24 +386,20 @@ op_errors! {
 
 impl std::fmt::Display for OpError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let desc = self.errno().map_or("", |errno| Errno::from_raw(errno).desc());
         match self {
-            Self::Os { call, errno } => {
-                write!(f, "{call}: errno {errno} ({})", nix::errno::Errno::from_raw(*errno).desc())
-            }
+            Self::Os { call, errno } => write!(f, "{call}: errno {errno} ({desc})"),
             Self::Busy => f.write_str("an operation is already outstanding (EBUSY)"),
             Self::BadSocket => f.write_str("the socket is closed (EBADF)"),
-            known => {
-                let errno = known.errno().unwrap_or(0);
-                write!(f, "{} ({})", nix::errno::Errno::from_raw(errno).desc(), known.name())
-            }
+            known => write!(f, "{desc} ({})", known.name()),
         }
     }
 }
 
 impl std::error::Error for OpError {}
 
-impl From<(&'static str, nix::errno::Errno)> for OpError {
-    fn from((call, errno): (&'static str, nix::errno::Errno)) -> Self {
+impl From<(&'static str, Errno)> for OpError {
+    fn from((call, errno): (&'static str, Errno)) -> Self {
         Self::from_errno(call, errno as i32)
     }
 }
@@ -307,5 +407,34 @@ impl From<(&'static str, nix::errno::Errno)> for OpError {
 impl From<(&'static str, &std::io::Error)> for OpError {
     fn from((call, error): (&'static str, &std::io::Error)) -> Self {
         Self::from_errno(call, error.raw_os_error().unwrap_or(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeated_sends_end_with_the_count_a_full_buffer_or_an_error() {
+        let (reset, full) = (Errno::ECONNRESET, Errno::EAGAIN);
+        type Answers<'a> = &'a [Result<usize, Errno>];
+        let cases: [(u32, Answers<'_>, Result<(u32, u64, Option<Errno>), Errno>); 8] = [
+            (0, &[], Ok((0, 0, None))),
+            (3, &[Ok(10), Ok(10), Ok(10)], Ok((3, 30, None))),
+            (9, &[Ok(10), Ok(4)], Ok((1, 14, None))),
+            (9, &[Ok(3)], Ok((0, 3, None))),
+            (9, &[Ok(10), Err(full)], Ok((1, 10, None))),
+            (9, &[Err(full)], Err(full)),
+            (9, &[Err(reset)], Err(reset)),
+            (9, &[Ok(10), Err(reset)], Ok((1, 10, Some(reset)))),
+        ];
+        for (count, answers, expected) in cases {
+            let mut left = answers.iter().copied();
+            let sent = send_repeatedly(count, 10, || left.next().expect("one send too many"));
+            assert_eq!(left.next(), None, "one send too few: {answers:?}");
+            let expected = expected
+                .map(|(sends, bytes, error)| (Outcome::SentRepeated { sends, bytes }, error));
+            assert_eq!(sent, expected, "{answers:?}");
+        }
     }
 }

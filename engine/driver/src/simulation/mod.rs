@@ -48,7 +48,6 @@
 mod net;
 #[cfg(test)]
 mod tests;
-mod wire;
 
 use std::cell::{RefCell, RefMut};
 use std::io::IoSlice;
@@ -65,11 +64,10 @@ use crate::io::Direction;
 use crate::nonblocking::{Core, Lane, Pool, Socket, Until};
 use crate::{
     Backend, BufferId, Capabilities, Completion, DatagramFrom, Driver, DriverError, Op, OpError,
-    PoolBuffer, SocketId, SocketOption, SocketSpec, Token, Wait, Wake, Waker,
+    PoolBuffer, SocketId, SocketOption, SocketSpec, Token, Wait, Waker,
 };
-use net::State;
+use net::{Key, State};
 use tare_units::{Instant, Nanos};
-use wire::Key;
 
 /// The congestion controls that a simulated host has, by name: as many as Linux has without a
 /// module.
@@ -121,7 +119,7 @@ impl SimNet {
             core: Core::new(),
             net: self.clone(),
             party,
-            wake: Arc::new(SimWake(AtomicBool::new(false))),
+            is_woken: Arc::default(),
             seen: u64::MAX,
             capabilities: Capabilities {
                 backend: Backend::Sim,
@@ -146,7 +144,7 @@ impl SimNet {
 
     /// Sockets that exist, at whichever end.
     pub fn sockets(&self) -> usize {
-        self.0.borrow().sockets()
+        self.0.borrow().sockets.len()
     }
 
     /// When something happens next: an arrival, or the deadline with which a driver last waited in
@@ -249,22 +247,13 @@ impl Socket for SimSocket {
     }
 }
 
-#[derive(Debug)]
-struct SimWake(AtomicBool);
-
-impl Wake for SimWake {
-    fn wake(&self) {
-        self.0.store(true, Ordering::Release);
-    }
-}
-
 /// One party of a [`SimNet`].
 #[derive(Debug)]
 pub struct SimDriver {
     core: Core<SimSocket>,
     net: SimNet,
     party: usize,
-    wake: Arc<SimWake>,
+    is_woken: Arc<AtomicBool>,
     /// [`State::changes`] when what is parked was last attempted.
     seen: u64,
     capabilities: Capabilities,
@@ -300,7 +289,7 @@ impl Driver for SimDriver {
         let deadline = match wait {
             Wait::Poll => None,
             Wait::Until(deadline) | Wait::Batch { deadline, .. } => {
-                let is_woken = self.wake.0.swap(false, Ordering::Acquire);
+                let is_woken = self.is_woken.swap(false, Ordering::Acquire);
                 let waits = !is_woken && !self.core.has_completed();
                 (waits && deadline != Instant::FAR_FUTURE).then_some(deadline)
             }
@@ -316,9 +305,7 @@ impl Driver for SimDriver {
 
     fn open(&mut self, spec: &SocketSpec) -> Result<SocketId, OpError> {
         let key = self.net.0.borrow_mut().open(spec)?;
-        let net = self.net.clone();
-        let handles = Rc::default();
-        self.core.insert(SimSocket { net, key, handles })
+        self.core.insert(SimSocket { net: self.net.clone(), key, handles: Rc::default() })
     }
 
     fn adopt(&mut self, socket: SimSocket) -> Result<SocketId, OpError> {
@@ -331,21 +318,18 @@ impl Driver for SimDriver {
     }
 
     fn share(socket: &SimSocket) -> Option<SimSocket> {
-        Some(SimSocket {
-            net: socket.net.clone(),
-            key: socket.key,
-            handles: Rc::clone(&socket.handles),
-        })
+        let SimSocket { net, key, handles } = socket;
+        Some(SimSocket { net: net.clone(), key: *key, handles: Rc::clone(handles) })
     }
 
     fn local_addr(&self, socket: SocketId) -> Option<SocketAddr> {
         let key = self.core.socket(socket)?.key;
-        self.net.0.borrow().local_addr(key)
+        self.net.0.borrow().sockets[&key].local
     }
 
     fn peer_addr(&self, socket: SocketId) -> Option<SocketAddr> {
         let key = self.core.socket(socket)?.key;
-        self.net.0.borrow().peer_addr(key)
+        self.net.0.borrow().sockets[&key].peer
     }
 
     fn descriptor(&self, _: SocketId) -> Option<BorrowedFd<'_>> {
@@ -406,6 +390,7 @@ impl Driver for SimDriver {
     }
 
     fn waker(&self) -> Waker {
-        Waker(self.wake.clone())
+        let is_woken = Arc::clone(&self.is_woken);
+        Waker(Arc::new(move || is_woken.store(true, Ordering::Release)))
     }
 }

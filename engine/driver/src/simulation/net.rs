@@ -8,7 +8,6 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
 use super::SimConfig;
-use super::wire::{Datagram, Key, Parcel, Wire};
 use crate::clock::{Clock, SimulatedClock};
 use crate::sys::message::canonical;
 use crate::{DatagramFrom, OpError, SocketKind, SocketSpec};
@@ -22,8 +21,74 @@ const BACKLOG: usize = 4096;
 /// The first ephemeral port.
 const EPHEMERAL_FIRST: u16 = 32_768;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A socket of the net. Keys are never reused, so what arrives late finds nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key(u64);
+
+/// A datagram on its way or in a queue.
+#[derive(Debug)]
+struct Datagram {
+    from: SocketAddr,
+    to: IpAddr,
+    bytes: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Parcel {
+    /// `client` asks for a connection to an address.
+    Syn {
+        client: Key,
+        to: SocketAddr,
+    },
+    /// The server's end stands.
+    SynAck {
+        client: Key,
+        server: Key,
+    },
+    /// Nobody listens, or no socket takes the datagram.
+    Refuse(Key),
+    Data {
+        from: Key,
+        to: Key,
+        bytes: Vec<u8>,
+    },
+    Fin(Key),
+    Reset(Key),
+    Datagram {
+        sender: Key,
+        port: u16,
+        datagram: Datagram,
+    },
+    /// Not on the wire: the harness planned that every connection is reset.
+    ResetAll,
+}
+
+/// Parcels by arrival; those that arrive at the same instant in the order in which they were sent.
+#[derive(Debug, Default)]
+struct Wire {
+    due: BTreeMap<(Instant, u64), Parcel>,
+    sent: u64,
+}
+
+impl Wire {
+    fn send(&mut self, at: Instant, parcel: Parcel) {
+        self.due.insert((at, self.sent), parcel);
+        self.sent += 1;
+    }
+
+    fn next(&self) -> Option<Instant> {
+        self.due.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    fn pop_due(&mut self, now: Instant) -> Option<Parcel> {
+        let first = self.due.first_entry()?;
+        (first.key().0 <= now).then(|| first.remove())
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Stage {
+    #[default]
     Fresh,
     Connecting,
     Connected,
@@ -31,7 +96,7 @@ enum Stage {
     Dead,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Stream {
     stage: Stage,
     /// The other end's socket, once connected.
@@ -60,10 +125,10 @@ enum Body {
 }
 
 #[derive(Debug)]
-struct Socket {
+pub(super) struct Socket {
     body: Body,
-    local: Option<SocketAddr>,
-    peer: Option<SocketAddr>,
+    pub(super) local: Option<SocketAddr>,
+    pub(super) peer: Option<SocketAddr>,
     /// Stands in [`State::bound`]; accepted sockets share their listener's port and do not.
     is_bound: bool,
     reuse_port: bool,
@@ -79,7 +144,7 @@ pub(super) struct State {
     pub(super) config: SimConfig,
     clock: SimulatedClock,
     random: Xoshiro256PlusPlus,
-    sockets: BTreeMap<Key, Socket>,
+    pub(super) sockets: BTreeMap<Key, Socket>,
     keys: u64,
     /// Bound sockets by transport (datagram?) and port.
     bound: BTreeMap<(bool, u16), Vec<Key>>,
@@ -107,10 +172,6 @@ impl State {
             waiters: Vec::new(),
             changes: 0,
         }
-    }
-
-    pub(super) fn sockets(&self) -> usize {
-        self.sockets.len()
     }
 
     pub(super) fn now(&self) -> Instant {
@@ -184,17 +245,9 @@ impl State {
         !matches!(self.sockets[&key].body, Body::Datagrams(_))
     }
 
-    pub(super) fn local_addr(&self, key: Key) -> Option<SocketAddr> {
-        self.sockets[&key].local
-    }
-
-    pub(super) fn peer_addr(&self, key: Key) -> Option<SocketAddr> {
-        self.sockets[&key].peer
-    }
-
     pub(super) fn open(&mut self, spec: &SocketSpec) -> Result<Key, OpError> {
         let body = match spec.kind {
-            SocketKind::Stream => Body::Stream(Stream::new()),
+            SocketKind::Stream => Body::Stream(Stream::default()),
             SocketKind::Listener => Body::Listener(VecDeque::new()),
             SocketKind::Datagram => Body::Datagrams(VecDeque::new()),
         };
@@ -255,12 +308,10 @@ impl State {
 
     /// Binds a socket that sends before it was bound, to a port and the wildcard.
     fn ensure_bound(&mut self, key: Key) -> Result<SocketAddr, Errno> {
-        if self.socket(key).local.is_none() {
-            let any = if self.socket(key).ipv6 {
-                IpAddr::V6(Ipv6Addr::UNSPECIFIED)
-            } else {
-                IpAddr::V4(Ipv4Addr::UNSPECIFIED)
-            };
+        let &mut Socket { local, ipv6, .. } = self.socket(key);
+        if local.is_none() {
+            let any: IpAddr =
+                if ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
             self.bind(key, SocketAddr::new(any, 0))?;
         }
         Ok(self.socket(key).local.expect("bound above"))
@@ -326,13 +377,11 @@ impl State {
         match parcel {
             Parcel::Syn { client, to } => self.arrive_syn(client, to),
             Parcel::SynAck { client, server } => {
-                match self.stream(client) {
-                    Some(stream) => {
-                        stream.stage = Stage::Connected;
-                        stream.other = Some(server);
-                    }
+                if let Some(stream) = self.stream(client) {
+                    (stream.stage, stream.other) = (Stage::Connected, Some(server));
+                } else {
                     // The client gave up in the meantime.
-                    None => self.reset(server),
+                    self.reset(server);
                 }
             }
             Parcel::Refuse(to) => {
@@ -402,17 +451,15 @@ impl State {
         let listener = self.best_match(false, to, from);
         let at = self.arrival();
         let Some(listener) = listener else {
-            self.wire.send(at, Parcel::Refuse(client));
-            return;
+            return self.wire.send(at, Parcel::Refuse(client));
         };
-        let (receive_buffer, ipv6) = {
-            let socket = self.socket(listener);
-            (socket.receive_buffer, socket.ipv6)
+        let &mut Socket { receive_buffer, ipv6, .. } = self.socket(listener);
+        let stream = Stream {
+            stage: Stage::Connected,
+            other: Some(client),
+            last_arrival: at,
+            ..Stream::default()
         };
-        let mut stream = Stream::new();
-        stream.stage = Stage::Connected;
-        stream.other = Some(client);
-        stream.last_arrival = at;
         let server = self.insert(Socket {
             body: Body::Stream(stream),
             local: Some(to),
@@ -530,12 +577,12 @@ impl State {
             return self.send_datagram(key, &bytes.concat(), to, None);
         };
         match stream.stage {
-            Stage::Fresh => return Err(Errno::EPIPE),
             Stage::Connecting => return Err(Errno::EAGAIN),
-            Stage::Dead => return Err(Errno::EPIPE),
-            Stage::Connected if stream.is_half_closed => return Err(Errno::EPIPE),
-            Stage::Connected if asked == 0 => return Ok(0),
-            Stage::Connected => {}
+            Stage::Connected if !stream.is_half_closed => {}
+            _ => return Err(Errno::EPIPE),
+        }
+        if asked == 0 {
+            return Ok(0);
         }
         let (unread, other) = (stream.unread, stream.other);
         let other = other.expect("a connected stream has its other end");
@@ -546,7 +593,11 @@ impl State {
             return Err(Errno::EAGAIN);
         }
         if self.chance(self.config.reset) {
-            self.reset_both(key, other);
+            self.changes += 1;
+            if let Some(stream) = self.stream(key) {
+                stream.stage = Stage::Dead;
+            }
+            self.send_in_order(key, Parcel::Reset(other));
             return Err(Errno::ECONNRESET);
         }
         let len = self.shorten(room, self.config.short_writes);
@@ -555,17 +606,8 @@ impl State {
         if let Some(stream) = self.stream(key) {
             stream.unread += len;
         }
-        let parcel = Parcel::Data { from: key, to: other, bytes: data };
-        self.send_in_order(key, parcel);
+        self.send_in_order(key, Parcel::Data { from: key, to: other, bytes: data });
         Ok(len)
-    }
-
-    fn reset_both(&mut self, key: Key, other: Key) {
-        self.changes += 1;
-        if let Some(stream) = self.stream(key) {
-            stream.stage = Stage::Dead;
-        }
-        self.send_in_order(key, Parcel::Reset(other));
     }
 
     pub(super) fn receive(&mut self, key: Key, into: &mut [u8]) -> Result<usize, Errno> {
@@ -594,16 +636,18 @@ impl State {
         len: usize,
         take: impl FnOnce(vec_deque::Drain<'_, u8>),
     ) -> Result<usize, Errno> {
-        let available = match self.peek(key)? {
-            0 => return Ok(0),
-            available if self.is_below_mark(key, available) => return Err(Errno::EAGAIN),
-            available => available.min(len),
-        };
-        let len = self.shorten(available, self.config.short_reads);
+        let available = self.peek(key)?;
+        if available == 0 {
+            return Ok(0);
+        }
+        let stream = self.stream(key).ok_or(Errno::ENOTCONN)?;
+        let is_open = stream.stage == Stage::Connected && !stream.is_ended;
+        if is_open && available < stream.low_water {
+            return Err(Errno::EAGAIN);
+        }
+        let len = self.shorten(available.min(len), self.config.short_reads);
         self.changes += 1;
-        let Some(stream) = self.stream(key) else {
-            return Err(Errno::ENOTCONN);
-        };
+        let stream = self.stream(key).ok_or(Errno::ENOTCONN)?;
         take(stream.received.drain(..len));
         if let Some(sender) = stream.other.and_then(|other| self.stream(other)) {
             sender.unread -= len;
@@ -634,15 +678,8 @@ impl State {
         // As Linux bounds it: else a full buffer might never be read.
         let most = (self.socket(key).receive_buffer / 2).max(1);
         if let Some(stream) = self.stream(key) {
-            stream.low_water = bytes.clamp(1, most);
+            stream.low_water = bytes.min(most);
         }
-    }
-
-    fn is_below_mark(&mut self, key: Key, available: usize) -> bool {
-        self.stream(key).is_some_and(|stream| {
-            let is_open = stream.stage == Stage::Connected && !stream.is_ended;
-            is_open && available < stream.low_water
-        })
     }
 
     /// How much can be received; zero at the end of the stream.
@@ -657,11 +694,8 @@ impl State {
             Body::Stream(stream) if !stream.received.is_empty() => Ok(stream.received.len()),
             // Once the end has come, a later reset is told to sends alone.
             Body::Stream(stream) if stream.is_ended => Ok(0),
-            Body::Stream(stream) => match (socket.error, stream.stage) {
-                (Some(errno), _) => {
-                    socket.error = None;
-                    Err(errno)
-                }
+            Body::Stream(stream) => match (socket.error.take(), stream.stage) {
+                (Some(errno), _) => Err(errno),
                 (None, Stage::Fresh | Stage::Connecting) => Err(Errno::ENOTCONN),
                 (None, Stage::Dead) => Ok(0),
                 (None, Stage::Connected) => Err(Errno::EAGAIN),
@@ -748,23 +782,6 @@ impl State {
         let addresses =
             DatagramFrom { from: datagram.from, local: socket.packet_info.then_some(datagram.to) };
         Ok((len, addresses, datagram.bytes.len() > len))
-    }
-}
-
-impl Stream {
-    const fn new() -> Self {
-        Self {
-            stage: Stage::Fresh,
-            other: None,
-            received: VecDeque::new(),
-            is_ended: false,
-            is_half_closed: false,
-            unread: 0,
-            last_arrival: Instant(0),
-            low_water: 1,
-            arrived: Instant(0),
-            resets: false,
-        }
     }
 }
 

@@ -6,6 +6,8 @@
 
 use std::ptr::NonNull;
 
+use slab::Slab;
+
 use crate::io::{BufferId, Segment};
 
 /// Who may touch a block besides the arena's owner.
@@ -28,16 +30,9 @@ struct Block {
     free_when_released: bool,
 }
 
-impl Block {
-    fn new(len: usize) -> Self {
-        let data = NonNull::from(Box::leak(vec![0u8; len].into_boxed_slice()));
-        Self { data, loan: Loan::None, free_when_released: false }
-    }
-}
-
 impl Drop for Block {
     fn drop(&mut self) {
-        // SAFETY: `data` is the pointer that `Box::leak` gave in `Block::new`, and this is the only
+        // SAFETY: `data` is the pointer that `Box::leak` gave in `Arena::allocate`, and this is the only
         // place that turns it back, once, since a dropped block is gone. The arena drops a block
         // only when no loan is out (`Arena::free`, `Arena::drop`), so nobody else holds the memory.
         drop(unsafe { Box::from_raw(self.data.as_ptr()) });
@@ -46,44 +41,32 @@ impl Drop for Block {
 
 /// Blocks by [`BufferId`]; ids of freed blocks are reused.
 #[derive(Debug, Default)]
-pub(crate) struct Arena {
-    blocks: Vec<Option<Block>>,
-    vacant: Vec<u32>,
-}
+pub(crate) struct Arena(Slab<Block>);
 
 impl Arena {
     /// Allocates a zeroed block of `len` bytes; `None` when ids have run out.
     pub(crate) fn allocate(&mut self, len: usize) -> Option<BufferId> {
-        let block = Some(Block::new(len));
-        if let Some(index) = self.vacant.pop() {
-            self.blocks[index as usize] = block;
-            return Some(BufferId(index));
-        }
-        let index = u32::try_from(self.blocks.len()).ok()?;
-        self.blocks.push(block);
-        Some(BufferId(index))
+        let id = BufferId(u32::try_from(self.0.vacant_key()).ok()?);
+        let data = NonNull::from(Box::leak(vec![0u8; len].into_boxed_slice()));
+        self.0.insert(Block { data, loan: Loan::None, free_when_released: false });
+        Some(id)
     }
 
     /// Frees a block, at once or at the end of its last loan.
     pub(crate) fn free(&mut self, id: BufferId) {
         let block = self.block_mut(id);
+        block.free_when_released = true;
         if block.loan == Loan::None {
-            self.blocks[id.0 as usize] = None;
-            self.vacant.push(id.0);
-        } else {
-            block.free_when_released = true;
+            self.0.remove(id.0 as usize);
         }
     }
 
     #[inline]
     pub(crate) fn bytes(&self, id: BufferId) -> &[u8] {
         let block = self.block(id);
-        assert!(
-            !matches!(block.loan, Loan::Exclusive | Loan::Held),
-            "buffer {} is lent to a receive",
-            id.0
-        );
-        // SAFETY: `data` points to a live, initialised block (`Block::new` zeroed it, and it lives
+        let is_written = matches!(block.loan, Loan::Exclusive | Loan::Held);
+        assert!(!is_written, "buffer {} is lent to a receive", id.0);
+        // SAFETY: `data` points to a live, initialised block (`Arena::allocate` zeroed it, and it lives
         // until `Drop`). No one writes to it while the returned reference lives: there is no
         // exclusive loan (just checked), and to make one, or a `&mut` to the bytes, takes `&mut
         // self`, which the borrow forbids.
@@ -156,8 +139,7 @@ impl Arena {
             Loan::None => panic!("buffer {} is not lent", id.0),
         };
         if block.loan == Loan::None && block.free_when_released {
-            self.blocks[id.0 as usize] = None;
-            self.vacant.push(id.0);
+            self.0.remove(id.0 as usize);
         }
     }
 
@@ -165,11 +147,8 @@ impl Arena {
     #[inline]
     pub(crate) fn lent_bytes(&self, segment: Segment) -> &[u8] {
         let block = self.block(segment.buffer);
-        assert!(
-            matches!(block.loan, Loan::Shared(_)),
-            "buffer {} is not lent to a send",
-            segment.buffer.0
-        );
+        let is_lent = matches!(block.loan, Loan::Shared(_));
+        assert!(is_lent, "buffer {} is not lent to a send", segment.buffer.0);
         // SAFETY: as in `bytes`: the loan is shared, so nobody writes while the reference lives.
         let bytes = unsafe { block.data.as_ref() };
         &bytes[segment.start as usize..][..segment.len as usize]
@@ -177,23 +156,19 @@ impl Arena {
 
     #[inline]
     fn address(block: &Block, segment: Segment) -> *mut u8 {
-        let end = u64::from(segment.start) + u64::from(segment.len);
-        assert!(
-            end <= block.data.len() as u64,
-            "range {segment:?} exceeds a buffer of {}",
-            block.data.len()
-        );
+        let (end, len) = (u64::from(segment.start) + u64::from(segment.len), block.data.len());
+        assert!(end <= len as u64, "range {segment:?} exceeds a buffer of {len}");
         block.data.as_ptr().cast::<u8>().wrapping_add(segment.start as usize)
     }
 
     #[inline]
     fn block(&self, id: BufferId) -> &Block {
-        self.blocks.get(id.0 as usize).and_then(Option::as_ref).expect("the buffer id is live")
+        self.0.get(id.0 as usize).expect("the buffer id is live")
     }
 
     #[inline]
     fn block_mut(&mut self, id: BufferId) -> &mut Block {
-        self.blocks.get_mut(id.0 as usize).and_then(Option::as_mut).expect("the buffer id is live")
+        self.0.get_mut(id.0 as usize).expect("the buffer id is live")
     }
 }
 
@@ -202,7 +177,7 @@ impl Drop for Arena {
         // Blocks still lent are leaked: the borrower may write into them at any time. A driver
         // drains before it drops its arena, so this is the last resort that `driver`'s contract
         // names.
-        for block in self.blocks.drain(..).flatten() {
+        for block in self.0.drain() {
             if block.loan == Loan::None {
                 drop(block);
             } else {
@@ -214,20 +189,23 @@ impl Drop for Arena {
 
 #[cfg(test)]
 mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
     use super::*;
 
-    fn segment(buffer: BufferId, start: u32, len: u32) -> Segment {
-        Segment { buffer, start, len }
+    fn arena_with(len: usize) -> (Arena, BufferId) {
+        let mut arena = Arena::default();
+        let buffer = arena.allocate(len).unwrap();
+        (arena, buffer)
     }
 
-    fn any_lent(arena: &Arena) -> bool {
-        arena.blocks.iter().flatten().any(|b| b.loan != Loan::None)
+    const fn segment(buffer: BufferId, start: u32, len: u32) -> Segment {
+        Segment { buffer, start, len }
     }
 
     #[test]
     fn a_freed_block_is_reused_only_after_its_loan() {
-        let mut arena = Arena::default();
-        let a = arena.allocate(8).unwrap();
+        let (mut arena, a) = arena_with(8);
         arena.lend_exclusive(segment(a, 0, 8));
         arena.free(a);
         let b = arena.allocate(8).unwrap();
@@ -238,8 +216,7 @@ mod tests {
 
     #[test]
     fn sends_may_share_and_still_be_read() {
-        let mut arena = Arena::default();
-        let a = arena.allocate(4).unwrap();
+        let (mut arena, a) = arena_with(4);
         arena.bytes_mut(a).copy_from_slice(b"tare");
         arena.lend_shared(segment(a, 0, 4));
         arena.lend_shared(segment(a, 1, 2));
@@ -248,52 +225,44 @@ mod tests {
         arena.release(a);
         arena.release(a);
         arena.bytes_mut(a)[0] = b'T';
-        assert!(!any_lent(&arena));
+        assert_eq!(arena.block(a).loan, Loan::None);
     }
 
     #[test]
     fn a_held_range_is_written_by_its_holder_alone() {
-        let mut arena = Arena::default();
-        let a = arena.allocate(4).unwrap();
+        let (mut arena, a) = arena_with(4);
         arena.hold_exclusive(segment(a, 1, 2));
         arena.held_bytes_mut(segment(a, 1, 2)).copy_from_slice(b"ar");
-        assert!(any_lent(&arena));
+        assert_ne!(arena.block(a).loan, Loan::None);
         arena.release(a);
         assert_eq!(arena.bytes(a), b"\0ar\0");
     }
 
     #[test]
-    #[should_panic(expected = "lent to a receive")]
-    fn a_held_buffer_cannot_be_read() {
-        let mut arena = Arena::default();
-        let a = arena.allocate(4).unwrap();
-        arena.hold_exclusive(segment(a, 0, 4));
-        let _ = arena.bytes(a);
-    }
-
-    #[test]
-    #[should_panic(expected = "is not held")]
-    fn a_range_whose_address_was_given_away_is_not_written_here() {
-        let mut arena = Arena::default();
-        let a = arena.allocate(4).unwrap();
-        arena.lend_exclusive(segment(a, 0, 4));
-        let _ = arena.held_bytes_mut(segment(a, 0, 4));
-    }
-
-    #[test]
-    #[should_panic(expected = "lent to a receive")]
-    fn a_buffer_being_received_into_cannot_be_read() {
-        let mut arena = Arena::default();
-        let a = arena.allocate(4).unwrap();
-        arena.lend_exclusive(segment(a, 0, 4));
-        let _ = arena.bytes(a);
-    }
-
-    #[test]
-    #[should_panic(expected = "exceeds a buffer")]
-    fn a_range_beyond_the_buffer_is_a_defect() {
-        let mut arena = Arena::default();
-        let a = arena.allocate(4).unwrap();
-        arena.lend_shared(segment(a, 2, 3));
+    fn touching_a_buffer_against_its_loan_is_a_defect() {
+        type Touch = fn(&mut Arena, BufferId);
+        let touches: [(&str, Touch); 4] = [
+            ("is lent to a receive", |arena, a| {
+                arena.hold_exclusive(segment(a, 0, 4));
+                let _ = arena.bytes(a);
+            }),
+            ("is lent to a receive", |arena, a| {
+                arena.lend_exclusive(segment(a, 0, 4));
+                let _ = arena.bytes(a);
+            }),
+            ("is not held", |arena, a| {
+                arena.lend_exclusive(segment(a, 0, 4));
+                let _ = arena.held_bytes_mut(segment(a, 0, 4));
+            }),
+            ("exceeds a buffer", |arena, a| {
+                arena.lend_shared(segment(a, 2, 3));
+            }),
+        ];
+        for (expected, touch) in touches {
+            let (mut arena, a) = arena_with(4);
+            let panic = catch_unwind(AssertUnwindSafe(|| touch(&mut arena, a))).unwrap_err();
+            let message = panic.downcast_ref::<String>().unwrap();
+            assert!(message.contains(expected), "{message}");
+        }
     }
 }

@@ -6,6 +6,7 @@
 //! data after it. That keeps their parsing in safe code.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ptr::null_mut;
 
 use nix::sys::socket::{SockaddrLike, SockaddrStorage};
 
@@ -36,14 +37,14 @@ pub(super) struct Message {
 
 impl Message {
     pub(super) fn new() -> Self {
-        const EMPTY: libc::iovec = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+        const EMPTY: libc::iovec = libc::iovec { iov_base: null_mut(), iov_len: 0 };
         Self {
             header: libc::msghdr {
-                msg_name: std::ptr::null_mut(),
+                msg_name: null_mut(),
                 msg_namelen: 0,
-                msg_iov: std::ptr::null_mut(),
+                msg_iov: null_mut(),
                 msg_iovlen: 0,
-                msg_control: std::ptr::null_mut(),
+                msg_control: null_mut(),
                 msg_controllen: 0,
                 msg_flags: 0,
             },
@@ -65,7 +66,7 @@ impl Message {
             *segment = libc::iovec { iov_base: base.cast_mut().cast(), iov_len: len };
             count += 1;
         }
-        self.header.msg_name = std::ptr::null_mut();
+        self.header.msg_name = null_mut();
         self.header.msg_namelen = 0;
         self.header.msg_iov = self.segments.as_mut_ptr();
         self.header.msg_iovlen = count;
@@ -88,52 +89,47 @@ impl Message {
         self.set_control(control);
     }
 
-    /// A header for receiving one datagram with its addresses.
-    pub(super) fn receive_from(&mut self, range: (*mut u8, usize)) {
-        self.receive_stamped(range);
-        self.header.msg_name = (&raw mut self.address).cast();
-        self.header.msg_namelen = size_of::<SockaddrStorage>() as libc::socklen_t;
-        self.address = SockaddrStorage::from(NO_ADDRESS);
-    }
-
-    /// A header for receiving from a stream with the stamp of the arrival.
-    pub(super) fn receive_stamped(&mut self, range: (*mut u8, usize)) {
+    /// A header for receiving, with what the kernel tells beside the bytes: of a datagram its
+    /// addresses, too.
+    pub(super) fn receive(&mut self, range: (*mut u8, usize), is_datagram: bool) {
         self.vectored(std::iter::once((range.0.cast_const(), range.1)));
         self.set_control(CONTROL_BYTES);
         self.header.msg_flags = 0;
+        if is_datagram {
+            self.header.msg_name = (&raw mut self.address).cast();
+            self.header.msg_namelen = size_of::<SockaddrStorage>() as libc::socklen_t;
+            self.address = SockaddrStorage::from(NO_ADDRESS);
+        }
     }
 
     /// When what was received arrived, since the epoch, where the kernel wrote it.
     pub(super) fn stamp(&self) -> Option<Nanos> {
-        let len = self.header.msg_controllen.min(CONTROL_BYTES);
-        find_control(&self.control.0[..len], |level, kind, data| {
+        find_control(self.received_control(), |level, kind, data| {
             let is_stamp = (level, kind) == (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS);
             is_stamp.then(|| read_time(data)).flatten()
         })
     }
 
-    /// The header as it was written last.
-    pub(super) const fn header(&self) -> *const libc::msghdr {
-        &raw const self.header
-    }
-
-    /// The same, for the kernel to write the outcome into.
-    pub(super) const fn header_mut(&mut self) -> *mut libc::msghdr {
+    /// The header as it was written last, for the kernel to read, and to write an outcome into.
+    pub(super) const fn header(&mut self) -> *mut libc::msghdr {
         &raw mut self.header
     }
 
     fn set_control(&mut self, len: usize) {
-        self.header.msg_control =
-            if len == 0 { std::ptr::null_mut() } else { self.control.0.as_mut_ptr().cast() };
+        let control = if len == 0 { null_mut() } else { self.control.0.as_mut_ptr() };
+        self.header.msg_control = control.cast();
         self.header.msg_controllen = len;
+    }
+
+    fn received_control(&self) -> &[u8] {
+        &self.control.0[..self.header.msg_controllen.min(CONTROL_BYTES)]
     }
 
     /// What the kernel wrote beside a received datagram: its addresses, and whether it was cut off.
     pub(super) fn received(&self) -> (DatagramFrom, bool) {
-        let len = self.header.msg_controllen.min(CONTROL_BYTES);
         let addresses = DatagramFrom {
             from: to_socket_addr(&self.address).unwrap_or(NO_ADDRESS),
-            local: read_packet_info(&self.control.0[..len]),
+            local: read_packet_info(self.received_control()),
         };
         (addresses, self.header.msg_flags & libc::MSG_TRUNC != 0)
     }
@@ -257,7 +253,7 @@ mod tests {
     fn an_address_that_the_kernel_left_alone_reads_as_none_in_particular() {
         let mut message = Message::new();
         message.address("10.0.0.1:7117".parse().unwrap());
-        message.receive_from((std::ptr::null_mut(), 0));
+        message.receive((null_mut(), 0), true);
         message.set_control(0);
         let expected = DatagramFrom { from: NO_ADDRESS, local: None };
         assert_eq!(message.received(), (expected, false));

@@ -18,4 +18,3 @@ pub mod random;
 mod ring;
 pub mod rlimit;
 pub mod socket;
-pub(crate) mod tcp_info;

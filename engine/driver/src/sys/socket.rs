@@ -5,7 +5,7 @@
 //! address. Whatever is sent through here is mapped the other way where the socket needs it.
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -24,27 +24,20 @@ use tare_units::Nanos;
 /// `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
-/// Opens, sets up and, where asked, binds and listens. Non-blocking, closed on exec.
+/// Opens with `SOCK_NONBLOCK` or not, sets up and, where asked, binds and listens. Closed on exec. A
+/// ring needs it blocking: it takes a non-blocking descriptor at its word and gives `EAGAIN` instead
+/// of waiting.
 ///
 /// An IPv6 socket that is bound to the wildcard, or not at all, serves IPv4 too.
-pub(crate) fn open(spec: &SocketSpec) -> Result<OwnedFd, OpError> {
-    open_with(spec, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC)
-}
-
-/// As [`open`], but blocking: the ring takes a non-blocking descriptor at its word and gives
-/// `EAGAIN` instead of waiting.
-pub(crate) fn open_blocking(spec: &SocketSpec) -> Result<OwnedFd, OpError> {
-    open_with(spec, SockFlag::SOCK_CLOEXEC)
-}
-
-fn open_with(spec: &SocketSpec, flags: SockFlag) -> Result<OwnedFd, OpError> {
+pub(crate) fn open(spec: &SocketSpec, flags: SockFlag) -> Result<OwnedFd, OpError> {
     let ipv6 = spec.is_ipv6();
     let family = if ipv6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
     let kind = match spec.kind {
         SocketKind::Stream | SocketKind::Listener => SockType::Stream,
         SocketKind::Datagram => SockType::Datagram,
     };
-    let fd = sock::socket(family, kind, flags, None).map_err(|e| ("socket", e))?;
+    let fd = sock::socket(family, kind, flags | SockFlag::SOCK_CLOEXEC, None)
+        .map_err(|e| ("socket", e))?;
     set_options(&fd, spec, ipv6).map_err(|e| ("setsockopt", e))?;
     if let Some(local) = spec.local {
         sock::bind(fd.as_raw_fd(), &SockaddrStorage::from(local)).map_err(|e| ("bind", e))?;
@@ -66,7 +59,7 @@ fn set_options(fd: &OwnedFd, spec: &SocketSpec, ipv6: bool) -> Result<(), Errno>
     if spec.reuse_port {
         sock::setsockopt(fd, sockopt::ReusePort, &true)?;
     }
-    if spec.nodelay && spec.kind != SocketKind::Datagram {
+    if !spec.nagle && spec.kind != SocketKind::Datagram {
         // Sockets that a listener accepts inherit it.
         sock::setsockopt(fd, sockopt::TcpNoDelay, &true)?;
     }
@@ -110,17 +103,21 @@ pub(crate) fn connect_unix(path: &Path) -> Result<OwnedFd, OpError> {
     Ok(fd)
 }
 
+fn raw(fd: &impl AsFd) -> RawFd {
+    fd.as_fd().as_raw_fd()
+}
+
 /// Whether an accept or a receive would find something, an error included.
-pub(crate) fn is_readable(fd: BorrowedFd<'_>) -> bool {
-    let mut asked = [PollFd::new(fd, PollFlags::POLLIN)];
+pub(crate) fn is_readable(fd: impl AsFd) -> bool {
+    let mut asked = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
     // Where the kernel does not say, the call itself will.
     poll(&mut asked, PollTimeout::ZERO) != Ok(0)
 }
 
 /// Takes a connection off a listener: non-blocking, closed on exec.
-pub(crate) fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+pub(crate) fn accept(listener: impl AsFd) -> Result<OwnedFd, Errno> {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-    let raw = sock::accept4(listener.as_raw_fd(), flags)?;
+    let raw = sock::accept4(raw(&listener), flags)?;
     // SAFETY: `accept4` succeeded, so `raw` is a descriptor it has just made; nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
@@ -128,30 +125,25 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
 /// Starts a connection, or asks how the one in progress stands: `Ok` is connected; `EINPROGRESS`
 /// and `EALREADY` are not yet. On a datagram socket it sets the peer. `to` is in the socket's
 /// family (see [`for_family`]).
-pub(crate) fn connect(fd: BorrowedFd<'_>, to: SocketAddr) -> Result<(), Errno> {
-    sock::connect(fd.as_raw_fd(), &SockaddrStorage::from(to))
+pub(crate) fn connect(fd: impl AsFd, to: SocketAddr) -> Result<(), Errno> {
+    sock::connect(raw(&fd), &SockaddrStorage::from(to))
 }
 
-/// Ends a TCP connection at once: what was not sent, or not acknowledged, is dropped, and the far
-/// end gets a reset. The kernel then lets go of the memory of zero-copy sends.
-pub(crate) fn disconnect(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+/// Ends a TCP connection at once: what was not sent, or not acknowledged, is dropped, and the peer
+/// gets a reset. The kernel then lets go of the memory of zero-copy sends.
+pub(crate) fn disconnect(fd: impl AsFd) -> Result<(), Errno> {
     let nobody =
         libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
+    let len = size_of::<libc::sockaddr>() as libc::socklen_t;
     // SAFETY: the kernel reads one `sockaddr` from `nobody`, which is borrowed for the call, and
     // whose size it is told.
-    let answer = unsafe {
-        libc::connect(
-            fd.as_raw_fd(),
-            &raw const nobody,
-            size_of::<libc::sockaddr>() as libc::socklen_t,
-        )
-    };
+    let answer = unsafe { libc::connect(raw(&fd), &raw const nobody, len) };
     Errno::result(answer).map(drop)
 }
 
 /// Sends the end of a stream behind what is on its way, and has the kernel reset the connection
 /// where that is not acknowledged for `within`. One that is to be reset on its close is reset now.
-pub(crate) fn end_within(fd: BorrowedFd<'_>, within: Nanos) {
+pub(crate) fn end_within(fd: impl AsFd, within: Nanos) {
     let resets = sock::getsockopt(&fd, sockopt::Linger)
         .is_ok_and(|linger| linger.l_onoff != 0 && linger.l_linger == 0);
     let bound = u32::try_from(within.0 / 1_000_000).unwrap_or(u32::MAX);
@@ -159,79 +151,79 @@ pub(crate) fn end_within(fd: BorrowedFd<'_>, within: Nanos) {
     if resets || sock::setsockopt(&fd, sockopt::TcpUserTimeout, &bound).is_err() {
         let _ = disconnect(fd);
     } else {
-        let _ = sock::shutdown(fd.as_raw_fd(), sock::Shutdown::Both);
+        let _ = sock::shutdown(raw(&fd), sock::Shutdown::Both);
     }
 }
 
-pub(crate) fn is_stream(fd: BorrowedFd<'_>) -> bool {
+pub(crate) fn is_stream(fd: impl AsFd) -> bool {
     sock::getsockopt(&fd, sockopt::SockType) == Ok(SockType::Stream)
 }
 
-pub(crate) fn is_ipv6(fd: BorrowedFd<'_>) -> bool {
-    sock::getsockname::<SockaddrStorage>(fd.as_raw_fd())
+pub(crate) fn is_ipv6(fd: impl AsFd) -> bool {
+    sock::getsockname::<SockaddrStorage>(raw(&fd))
         .is_ok_and(|address| address.as_sockaddr_in6().is_some())
 }
 
-pub(crate) fn local_addr(fd: BorrowedFd<'_>) -> Option<SocketAddr> {
-    let address: SockaddrStorage = sock::getsockname(fd.as_raw_fd()).ok()?;
-    to_socket_addr(&address)
+pub(crate) fn local_addr(fd: impl AsFd) -> Option<SocketAddr> {
+    to_socket_addr(&sock::getsockname(raw(&fd)).ok()?)
 }
 
-pub(crate) fn peer_addr(fd: BorrowedFd<'_>) -> Option<SocketAddr> {
-    let address: SockaddrStorage = sock::getpeername(fd.as_raw_fd()).ok()?;
-    to_socket_addr(&address)
+pub(crate) fn peer_addr(fd: impl AsFd) -> Option<SocketAddr> {
+    to_socket_addr(&sock::getpeername(raw(&fd)).ok()?)
 }
 
 /// Sends one datagram to `to`, which is in the socket's family (see [`for_family`]), from `source`
 /// where given. Allocates nothing.
 pub(crate) fn send_to(
-    fd: BorrowedFd<'_>,
+    fd: impl AsFd,
     bytes: &[u8],
     to: SocketAddr,
     source: Option<IpAddr>,
 ) -> Result<usize, Errno> {
     let Some(source) = source else {
-        let address = SockaddrStorage::from(to);
-        return sock::sendto(fd.as_raw_fd(), bytes, &address, MsgFlags::MSG_NOSIGNAL);
+        return sock::sendto(raw(&fd), bytes, &SockaddrStorage::from(to), MsgFlags::MSG_NOSIGNAL);
     };
     // nix would allocate the control buffer of each message.
     let mut message = Message::new();
     message.send_to((bytes.as_ptr(), bytes.len()), to, Some(source));
     // SAFETY: the header names `bytes`, and the message's own address and control data, all of
     // which live across the call; the lengths in it are theirs, and the kernel only reads.
-    let sent = unsafe { libc::sendmsg(fd.as_raw_fd(), message.header(), libc::MSG_NOSIGNAL) };
-    Errno::result(sent).map(|n| n as usize)
+    let sent = unsafe { libc::sendmsg(raw(&fd), message.header(), libc::MSG_NOSIGNAL) };
+    Errno::result(sent).map(isize::unsigned_abs)
 }
 
 /// Receives one datagram: the bytes stored, its addresses, and whether it was cut off. Allocates
 /// nothing.
 pub(crate) fn receive_from(
-    fd: BorrowedFd<'_>,
+    fd: impl AsFd,
     into: &mut [u8],
 ) -> Result<(usize, DatagramFrom, bool), Errno> {
-    let mut message = Message::new();
-    message.receive_from((into.as_mut_ptr(), into.len()));
-    // SAFETY: the header names `into`, which is borrowed for the call, and the message's own
-    // storage for address and control data; the lengths in it are theirs.
-    let received = unsafe { libc::recvmsg(fd.as_raw_fd(), message.header_mut(), 0) };
-    let len = Errno::result(received)? as usize;
-    let (addresses, truncated) = message.received();
+    let (len, (addresses, truncated)) = receive(fd, into, true, Message::received)?;
     Ok((len, addresses, truncated))
 }
 
 /// Receives from a stream: the bytes stored, and when they arrived, since the epoch, where the
 /// kernel stamps them. Allocates nothing.
 pub(crate) fn receive_stamped(
-    fd: BorrowedFd<'_>,
+    fd: impl AsFd,
     into: &mut [u8],
 ) -> Result<(usize, Option<Nanos>), Errno> {
+    receive(fd, into, false, Message::stamp)
+}
+
+#[inline]
+fn receive<T>(
+    fd: impl AsFd,
+    into: &mut [u8],
+    is_datagram: bool,
+    read: impl FnOnce(&Message) -> T,
+) -> Result<(usize, T), Errno> {
     let mut message = Message::new();
-    message.receive_stamped((into.as_mut_ptr(), into.len()));
+    message.receive((into.as_mut_ptr(), into.len()), is_datagram);
     // SAFETY: the header names `into`, which is borrowed for the call, and the message's own
-    // storage for control data; the lengths in it are theirs.
-    let received = unsafe { libc::recvmsg(fd.as_raw_fd(), message.header_mut(), 0) };
-    let len = Errno::result(received)? as usize;
-    Ok((len, message.stamp()))
+    // storage for address and control data; the lengths in it are theirs.
+    let received = unsafe { libc::recvmsg(raw(&fd), message.header(), 0) };
+    Ok((Errno::result(received)?.unsigned_abs(), read(&message)))
 }
 
 /// Receives up to `len` bytes of a TCP stream without copying them anywhere (`MSG_TRUNC`,
@@ -239,11 +231,11 @@ pub(crate) fn receive_stamped(
 ///
 /// # Errors
 /// As `recv` answers, `EAGAIN` among them; `EFAULT` where data is there and the socket is not TCP.
-pub fn discard(fd: BorrowedFd<'_>, len: u32) -> Result<usize, Errno> {
+pub fn discard(fd: impl AsFd, len: u32) -> Result<usize, Errno> {
     let (nowhere, len) = (std::ptr::null_mut(), len as usize);
     // SAFETY: with `MSG_TRUNC` TCP writes nothing, and any other protocol finds that nothing can be
     // written at the null address, which the kernel checks.
-    let received = unsafe { libc::recv(fd.as_raw_fd(), nowhere, len, libc::MSG_TRUNC) };
+    let received = unsafe { libc::recv(raw(&fd), nowhere, len, libc::MSG_TRUNC) };
     Errno::result(received).map(isize::unsigned_abs)
 }
 
@@ -261,12 +253,11 @@ pub(crate) const fn for_family(ipv6: bool, to: SocketAddr) -> SocketAddr {
 mod tests {
     use super::*;
     use std::net::{TcpListener, TcpStream};
-    use std::os::fd::AsFd;
 
     fn udp(local: &str, packet_info: bool) -> OwnedFd {
         let local: SocketAddr = local.parse().unwrap();
-        open(&SocketSpec { local: Some(local), packet_info, ..SocketSpec::datagram_to(local) })
-            .unwrap()
+        let spec = SocketSpec { local: Some(local), packet_info, ..SocketSpec::datagram_to(local) };
+        open(&spec, SockFlag::SOCK_NONBLOCK).unwrap()
     }
 
     fn until_ready<T>(mut attempt: impl FnMut() -> Result<T, Errno>) -> T {
@@ -283,19 +274,19 @@ mod tests {
     fn a_dual_stack_socket_answers_ipv4_from_the_address_that_was_asked() {
         let server = udp("[::]:0", true);
         let client = udp("127.0.0.1:0", false);
-        let port = local_addr(server.as_fd()).unwrap().port();
+        let port = local_addr(&server).unwrap().port();
         let asked: IpAddr = "127.0.0.7".parse().unwrap();
-        send_to(client.as_fd(), b"ping", (asked, port).into(), None).unwrap();
+        send_to(&client, b"ping", (asked, port).into(), None).unwrap();
 
         let mut bytes = [0u8; 16];
-        let (len, addresses, truncated) = until_ready(|| receive_from(server.as_fd(), &mut bytes));
+        let (len, addresses, truncated) = until_ready(|| receive_from(&server, &mut bytes));
         assert_eq!((&bytes[..len], truncated), (&b"ping"[..], false));
-        assert_eq!(Some(addresses.from), local_addr(client.as_fd()));
+        assert_eq!(Some(addresses.from), local_addr(&client));
         assert_eq!(addresses.local, Some(asked));
 
-        let to = for_family(is_ipv6(server.as_fd()), addresses.from);
-        send_to(server.as_fd(), b"pong", to, addresses.local).unwrap();
-        let (_, addresses, _) = until_ready(|| receive_from(client.as_fd(), &mut bytes));
+        let to = for_family(is_ipv6(&server), addresses.from);
+        send_to(&server, b"pong", to, addresses.local).unwrap();
+        let (_, addresses, _) = until_ready(|| receive_from(&client, &mut bytes));
         assert_eq!(addresses.from, (asked, port).into());
         assert_eq!(addresses.local, None, "not asked for");
     }
@@ -304,10 +295,10 @@ mod tests {
     fn packet_info_works_over_ipv6_and_truncation_shows() {
         let server = udp("[::1]:0", true);
         let client = udp("[::1]:0", false);
-        let to = local_addr(server.as_fd()).unwrap();
-        send_to(client.as_fd(), b"0123456789", to, Some(to.ip())).unwrap();
+        let to = local_addr(&server).unwrap();
+        send_to(&client, b"0123456789", to, Some(to.ip())).unwrap();
         let mut bytes = [0u8; 4];
-        let (len, addresses, truncated) = until_ready(|| receive_from(server.as_fd(), &mut bytes));
+        let (len, addresses, truncated) = until_ready(|| receive_from(&server, &mut bytes));
         assert_eq!((len, truncated), (4, true));
         assert_eq!(addresses.local, Some(to.ip()));
     }
@@ -320,11 +311,11 @@ mod tests {
         for (listener, source) in listeners.iter().zip(["127.0.0.9:0", "[::1]:0"]) {
             let source: SocketAddr = source.parse().unwrap();
             let spec = SocketSpec { local: Some(source), ..SocketSpec::stream_to(source) };
-            let fd = open(&spec).unwrap();
-            assert_eq!(local_addr(fd.as_fd()), Some(source), "no port yet");
-            let connected = connect(fd.as_fd(), listener.local_addr().unwrap());
+            let fd = open(&spec, SockFlag::SOCK_NONBLOCK).unwrap();
+            assert_eq!(local_addr(&fd), Some(source), "no port yet");
+            let connected = connect(&fd, listener.local_addr().unwrap());
             assert!(matches!(connected, Ok(()) | Err(Errno::EINPROGRESS)));
-            let local = local_addr(fd.as_fd()).unwrap();
+            let local = local_addr(&fd).unwrap();
             assert!(local.ip() == source.ip() && local.port() != 0);
         }
     }
@@ -332,20 +323,20 @@ mod tests {
     #[test]
     fn a_listener_is_readable_while_a_connection_waits() {
         let local = "127.0.0.1:0".parse().unwrap();
-        let listener = open(&SocketSpec::listener(local)).unwrap();
-        assert!(!is_readable(listener.as_fd()));
-        let client = TcpStream::connect(local_addr(listener.as_fd()).unwrap()).unwrap();
-        assert!(is_readable(listener.as_fd()));
-        let accepted = accept(listener.as_fd()).unwrap();
-        assert_eq!(peer_addr(accepted.as_fd()), client.local_addr().ok());
-        assert!(!is_readable(listener.as_fd()));
+        let listener = open(&SocketSpec::listener(local), SockFlag::SOCK_NONBLOCK).unwrap();
+        assert!(!is_readable(&listener));
+        let client = TcpStream::connect(local_addr(&listener).unwrap()).unwrap();
+        assert!(is_readable(&listener));
+        let accepted = accept(&listener).unwrap();
+        assert_eq!(peer_addr(&accepted), client.local_addr().ok());
+        assert!(!is_readable(&listener));
     }
 
     #[test]
-    fn a_taken_port_is_told() {
+    fn a_taken_port_is_reported() {
         let first = udp("127.0.0.1:0", false);
-        let local = local_addr(first.as_fd()).unwrap();
+        let local = local_addr(&first).unwrap();
         let spec = SocketSpec { local: Some(local), ..SocketSpec::datagram_to(local) };
-        assert_eq!(open(&spec).unwrap_err(), OpError::AddressInUse);
+        assert_eq!(open(&spec, SockFlag::SOCK_NONBLOCK).unwrap_err(), OpError::AddressInUse);
     }
 }

@@ -30,21 +30,24 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::socket::SockFlag;
+use slab::Slab;
 use socket2::SockRef;
 
 use crate::clock::{Clock, MonotonicClock};
-use crate::io::OPERATIONS_MAX;
-use crate::sys::flight::{Entered, File, InFlight};
+use crate::io::{OPERATIONS_MAX, Pending};
+use crate::sys::flight::{Entered, Event, File, InFlight};
 use crate::sys::socket;
 use crate::{
     Backend, BufferId, Capabilities, Completion, Driver, DriverError, Op, OpError, Outcome,
-    PoolBuffer, SocketId, SocketKind, SocketSpec, Token, Wait, Wake, Waker,
+    PoolBuffer, SocketId, SocketKind, SocketSpec, Token, Wait, Waker,
 };
 use tare_units::limits::{COMPLETIONS_PER_TURN, SOCKETS_MAX, SPIN_ATTEMPTS_MAX};
 use tare_units::{Instant, Nanos};
 
-mod complete;
-mod start;
+mod operations;
+#[cfg(test)]
+mod tests;
 
 /// Operations for which room is made at the start; more is made as more come.
 const ROOM: usize = 256;
@@ -55,30 +58,16 @@ const _: () = assert!(SPIN_ATTEMPTS_MAX == 4, "as the words say");
 
 #[derive(Debug)]
 struct Socket {
-    /// There until the close is carried out.
-    descriptor: Option<OwnedFd>,
+    descriptor: OwnedFd,
     file: File,
     is_stream: bool,
-    /// The operation without a result yet in each direction.
-    outstanding: [Option<u32>; 2],
-    /// What ended a repeated send that had sent something; for the next operation in that
-    /// direction.
-    send_error: Option<OpError>,
+    pending: Pending,
     /// Zero-copy sends that have their result and not their notification.
     notifications: u32,
-    /// A close was pushed: the id is dead.
-    closing: bool,
     /// The close that was started, and waits for the operations.
     close: Option<u32>,
     /// The end of the stream was sent, and the close waits for zero-copy notifications alone.
     ended: bool,
-}
-
-impl Socket {
-    /// An operation, other than the close, has no result yet.
-    const fn is_busy(&self) -> bool {
-        matches!(self.outstanding, [Some(_), _] | [_, Some(_)])
-    }
 }
 
 /// Does I/O over io_uring, for the thread that made it.
@@ -86,8 +75,7 @@ impl Socket {
 pub struct UringDriver {
     // Dropped first: it cancels what is in flight before the descriptors are closed.
     flights: InFlight,
-    sockets: Vec<Option<Socket>>,
-    vacant: Vec<u32>,
+    sockets: Slab<Socket>,
     /// Pushed, not yet started.
     queued: VecDeque<u32>,
     /// Receives that are attempted again in each turn that does not wait.
@@ -100,16 +88,6 @@ pub struct UringDriver {
     /// The waker fired, and no waiting turn has returned because of it yet.
     woken: bool,
     capabilities: Capabilities,
-}
-
-#[derive(Debug)]
-struct EventWaker(Arc<EventFd>);
-
-impl Wake for EventWaker {
-    fn wake(&self) {
-        // Fails only when the counter is full, and then the turn is about to wake up anyway.
-        let _ = self.0.write(1);
-    }
 }
 
 impl UringDriver {
@@ -135,8 +113,7 @@ impl UringDriver {
                 step_downs,
             },
             flights,
-            sockets: Vec::with_capacity(ROOM),
-            vacant: Vec::with_capacity(ROOM),
+            sockets: Slab::with_capacity(ROOM),
             queued: VecDeque::with_capacity(ROOM),
             spinning: Vec::with_capacity(SPIN_ATTEMPTS_MAX),
             receives: 0,
@@ -152,11 +129,11 @@ impl UringDriver {
     }
 
     fn socket(&self, id: SocketId) -> Option<&Socket> {
-        self.sockets.get(id.0 as usize)?.as_ref()
+        self.sockets.get(id.0 as usize)
     }
 
     fn socket_mut(&mut self, id: SocketId) -> Option<&mut Socket> {
-        self.sockets.get_mut(id.0 as usize)?.as_mut()
+        self.sockets.get_mut(id.0 as usize)
     }
 
     /// Takes a socket into the table, and into the ring's unless it is `brief`: that takes a system
@@ -168,27 +145,55 @@ impl UringDriver {
         is_stream: bool,
         brief: bool,
     ) -> Result<SocketId, OpError> {
-        let index = match self.vacant.pop() {
-            Some(index) => index,
-            None if self.sockets.len() < SOCKETS_MAX as usize => {
-                self.sockets.push(None);
-                u32::try_from(self.sockets.len() - 1).expect("below SOCKETS_MAX")
-            }
-            None => return Err(OpError::TooManyFiles),
-        };
+        if self.sockets.len() >= SOCKETS_MAX as usize {
+            return Err(OpError::TooManyFiles);
+        }
+        let index = u32::try_from(self.sockets.vacant_key()).expect("below SOCKETS_MAX");
         let file = self.flights.attach(index, &descriptor, is_ipv6, brief);
-        self.sockets[index as usize] = Some(Socket {
-            descriptor: Some(descriptor),
+        self.sockets.insert(Socket {
+            descriptor,
             file,
             is_stream,
-            outstanding: [None; 2],
-            send_error: None,
+            pending: Pending::default(),
             notifications: 0,
-            closing: false,
             close: None,
             ended: false,
         });
         Ok(SocketId(index))
+    }
+
+    /// Reaps into `done`, up to `limit` entries of it; returns how many completions there were of
+    /// any kind.
+    #[inline]
+    fn reap(&mut self, done: &mut Vec<Completion>, limit: usize) -> Result<usize, DriverError> {
+        let mut reaped = 0;
+        self.deliver(done, limit);
+        while done.len() < limit
+            && let Some(event) = self.flights.reap()
+        {
+            reaped += 1;
+            match event {
+                Event::Operation(raw) => self.complete(raw, done)?,
+                Event::Internal => {}
+                Event::Woken { armed } => {
+                    self.woken = true;
+                    if !armed {
+                        self.flights.arm_waker(&self.waker)?;
+                    }
+                }
+            }
+        }
+        self.deliver(done, limit);
+        Ok(reaped)
+    }
+
+    #[inline]
+    fn deliver(&mut self, done: &mut Vec<Completion>, limit: usize) {
+        while done.len() < limit
+            && let Some(completion) = self.ready.pop_front()
+        {
+            done.push(completion);
+        }
     }
 
     /// Sleeps until `done` holds `want` entries, or until `deadline`, or until something ends the
@@ -260,9 +265,9 @@ impl Drop for UringDriver {
     fn drop(&mut self) {
         // The kernel has the buffers for as long as the peer acknowledges nothing, and this
         // process could not even exit before.
-        for socket in self.sockets.iter().flatten() {
-            if let (1.., Some(descriptor)) = (socket.notifications, &socket.descriptor) {
-                let _ = socket::disconnect(descriptor.as_fd());
+        for (_, socket) in &self.sockets {
+            if socket.notifications > 0 {
+                let _ = socket::disconnect(&socket.descriptor);
             }
         }
     }
@@ -284,15 +289,11 @@ impl Driver for UringDriver {
                 if let Some((id, Some(direction))) = target
                     && let Some(socket) = self.socket_mut(id)
                 {
-                    socket.outstanding[direction as usize] = Some(slot);
+                    socket.pending.operations[direction as usize] = Some(slot);
                 }
                 self.queued.push_back(slot);
             }
-            Err(error) => self.ready.push_back(Completion {
-                token,
-                outcome: Outcome::Failed(error),
-                more: false,
-            }),
+            Err(error) => self.ready.push_back(Completion::last(token, Outcome::Failed(error))),
         }
         Ok(())
     }
@@ -324,9 +325,8 @@ impl Driver for UringDriver {
     }
 
     fn open(&mut self, spec: &SocketSpec) -> Result<SocketId, OpError> {
-        let descriptor = socket::open_blocking(spec)?;
         let is_stream = spec.kind != SocketKind::Datagram;
-        self.hold(descriptor, spec.is_ipv6(), is_stream, spec.brief)
+        self.hold(socket::open(spec, SockFlag::empty())?, spec.is_ipv6(), is_stream, spec.brief)
     }
 
     fn connect_unix(&mut self, path: &Path) -> Result<SocketId, OpError> {
@@ -334,25 +334,22 @@ impl Driver for UringDriver {
     }
 
     fn adopt(&mut self, socket: OwnedFd) -> Result<SocketId, OpError> {
-        // As [`socket::open_blocking`] has it.
+        // As [`socket::open`] has it.
         SockRef::from(&socket).set_nonblocking(false).map_err(|e| OpError::from(("fcntl", &e)))?;
-        let is_ipv6 = socket::is_ipv6(socket.as_fd());
-        let is_stream = socket::is_stream(socket.as_fd());
+        let (is_ipv6, is_stream) = (socket::is_ipv6(&socket), socket::is_stream(&socket));
         self.hold(socket, is_ipv6, is_stream, false)
     }
 
     fn release(&mut self, socket: SocketId) -> Result<OwnedFd, OpError> {
-        let held = self.socket(socket).filter(|s| !s.closing);
+        let held = self.socket(socket).filter(|s| !s.pending.closing);
         let held = held.ok_or(OpError::BadSocket)?;
-        if held.is_busy() || held.notifications > 0 {
+        if held.pending.is_busy() || held.notifications > 0 {
             return Err(OpError::Busy);
         }
         if let Err(DriverError::Call { source, .. }) = self.flights.detach(held.file) {
             return Err(source);
         }
-        let held = self.sockets[socket.0 as usize].take();
-        self.vacant.push(socket.0);
-        held.and_then(|s| s.descriptor).ok_or(OpError::BadSocket)
+        Ok(self.sockets.remove(socket.0 as usize).descriptor)
     }
 
     fn share(socket: &OwnedFd) -> Option<OwnedFd> {
@@ -360,8 +357,8 @@ impl Driver for UringDriver {
     }
 
     fn descriptor(&self, socket: SocketId) -> Option<BorrowedFd<'_>> {
-        let socket = self.socket(socket).filter(|s| !s.closing)?;
-        socket.descriptor.as_ref().map(AsFd::as_fd)
+        let socket = self.socket(socket).filter(|s| !s.pending.closing)?;
+        Some(socket.descriptor.as_fd())
     }
 
     fn allocate(&mut self, len: usize) -> Result<BufferId, DriverError> {
@@ -397,9 +394,8 @@ impl Driver for UringDriver {
     }
 
     fn waker(&self) -> Waker {
-        Waker(Arc::new(EventWaker(Arc::clone(&self.waker))))
+        let event = Arc::clone(&self.waker);
+        // Fails only when the counter is full, and then the turn is about to wake up anyway.
+        Waker(Arc::new(move || _ = event.write(1)))
     }
 }
-
-#[cfg(test)]
-mod tests;

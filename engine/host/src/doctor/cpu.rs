@@ -4,14 +4,11 @@ use std::collections::BTreeMap;
 
 use super::sample::{GAP_MIN, Noise, Sample};
 use super::{
-    CHECK, Check, HostSnapshot, Seen, count, fine, found, noted, per_second, pings_hit, rate_level,
-    spoilt, unknown,
+    Check, HostSnapshot, Needs, Seen, Texts, check, count, fine, found, noted, per_second,
+    pings_hit, rate_level, spoilt, unknown,
 };
 use crate::cpus::CPU_DIRECTORY;
-use crate::environment::{
-    EXIT_LATENCY_MAX_US, governor as governor_of, idle_states as idle_states_of,
-};
-
+use crate::environment::{self, EXIT_LATENCY_MAX_US};
 use crate::files::Files;
 use crate::usage::Counters;
 use tare_driver::sys::affinity::format_cpus;
@@ -22,130 +19,106 @@ use tare_units::{CpuList, Nanos};
 const NO_LATENCY_ASKED_US: i32 = 2_000_000_000;
 /// A sibling that works for this share of the look is no idle one.
 const SIBLING_BUSY: f64 = 0.05;
-/// A load below this is what a machine at rest has.
 const RESTING_LOAD: f64 = 0.2;
 /// A spinning worker that is away for this share of the time, per cent, measures others.
 const AWAY_SPOILS_PERCENT: f64 = 1.0;
 const WAKEUP_NOTE: Nanos = Nanos::from_micros(10);
 
 pub(super) const CHECKS: [Check; 10] = [
-    Check {
-        code: "governor",
+    check("governor", Needs::Nothing, |host| governor(host).with("slower", slower(host)))
+    .texts(Texts {
         effect: "the clock rate follows the load{slower}: the same code takes a multiple of its \
                  time after a pause, and runs differ",
         show: "cat /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor",
         mend: "cpupower -c {slow-cpus} frequency-set -g performance",
         undo: "cpupower -c {slow-cpus} frequency-set -g {governor}",
-        find: |host| governor(host).with("slower", slower(host)),
-        ..CHECK
-    },
-    Check {
-        code: "turbo",
+    }),
+    check("turbo", Needs::Nothing, turbo).texts(Texts {
         effect: "the clock rate depends on heat and on how many other cores work: some per cent \
                  from run to run",
         show: "cat {file}",
         mend: "echo {off} > {file}",
         undo: "echo {on} > {file}",
-        find: turbo,
-        ..CHECK
-    },
-    Check {
-        code: "idle-states",
+    }),
+    check("idle-states", Needs::Nothing, idle_states).texts(Texts {
         effect: "a CPU that idles first has to wake up: so much later is what a sleeping worker, \
                  or an interrupt, answers",
         show: "grep . /sys/devices/system/cpu/cpu0/cpuidle/state*/{name,latency,disable}; \
                hexdump -e '\"%d\\n\"' -n 4 /dev/cpu_dma_latency",
         mend: "cpupower idle-set -D 10  # or, for one run of tare, as root: --no-idle",
         undo: "cpupower idle-set -E",
-        find: idle_states,
-        ..CHECK
-    },
-    Check {
-        code: "smt",
+    }),
+    check("smt", Needs::Nothing, smt).texts(Texts {
         effect: "two threads share the units and caches of one core: a busy sibling makes the \
                  other slower by a fifth to a half",
         show: "grep . /sys/devices/system/cpu/cpu*/topology/thread_siblings_list",
         mend: "echo 0 > /sys/devices/system/cpu/cpu{sibling}/online  # or choose CPUs of different \
                cores with --cpus",
         undo: "echo 1 > /sys/devices/system/cpu/cpu{sibling}/online",
-        find: smt,
-        ..CHECK
-    },
-    Check {
-        code: "cpu-isolation",
+    }),
+    check("cpu-isolation", Needs::Nothing, isolation).texts(Texts {
         effect: "the scheduler may put other work on a measuring CPU (µs to ms at a time), and its \
                  tick comes 100 to 1,000 times a second (1 to 3 µs each)",
         show: "cat /sys/devices/system/cpu/isolated /sys/devices/system/cpu/nohz_full",
         mend: "boot with isolcpus={cpus} nohz_full={cpus} rcu_nocbs={cpus}",
-        find: isolation,
-        ..CHECK
-    },
-    Check {
-        code: "load",
+        undo: "",
+    }),
+    check("load", Needs::Nothing, load).texts(Texts {
         effect: "whoever else wants a CPU takes the measuring ones too, for a time slice of some \
                  ms, and the caches with them",
         show: "cat /proc/loadavg; top -b -n 1 | head -20",
         mend: "taskset -acp OTHER_CPUS PID  # of what else runs; or end it",
-        find: load,
-        ..CHECK
-    },
-    Check {
-        code: "steal",
+        undo: "",
+    }),
+    check("steal", Needs::Nothing, steal).texts(Texts {
         effect: "the hypervisor runs another guest on this CPU, for tens of µs to ms at a time: \
                  the tail is the host's",
         show: "vmstat 1 2  # st",
         mend: "nothing within the guest: dedicated CPUs, or a host that is not overcommitted",
-        find: steal,
-        ..CHECK
-    },
-    Check {
-        code: "noise",
+        undo: "",
+    }),
+    check("noise", Needs::Nothing, noise).texts(Texts {
         effect: "{effect}",
         show: "rtla osnoise top -d 10s -c {cpus}",
         mend: "use CPUs that nothing else uses (--cpus, isolcpus={cpus} nohz_full={cpus}); the \
                findings beside this one say who it is",
-        find: noise,
-        ..CHECK
-    },
-    Check {
-        code: "wake-up",
+        undo: "",
+    }),
+    check("wake-up", Needs::Nothing, |host| {
+        let Some(late) = host.sample.wakeup else {
+            return unknown("no thread could sleep on the measuring CPUs");
+        };
+        let cpu = host.first_cpu();
+        let what = format!("a sleeping thread wakes {late} late on CPU {cpu} (99th percentile)");
+        noted(late > WAKEUP_NOTE, what).figure(late.as_secs_f64() * 1e6, "us")
+    })
+    .texts(Texts {
         effect: "a worker that sleeps (--wait block) answers so much later, at each end: idle \
                  states, clock rate and hypervisor together",
         show: "cyclictest -m -p 90 -D 10 -a {cpus}",
         mend: "--wait spin where there are CPUs for it, or --no-idle (root)",
-        find: |host| {
-            let Some(late) = host.sample.wakeup else {
-                return unknown("no thread could sleep on the measuring CPUs");
-            };
-            let cpu = host.cpus.first().copied().unwrap_or(0);
-            noted(
-                late > WAKEUP_NOTE,
-                format!("a sleeping thread wakes {late} late on CPU {cpu} (99th percentile)"),
-            )
-            .figure(late.as_secs_f64() * 1e6, "us")
-        },
-        ..CHECK
-    },
-    Check {
-        code: "hypervisor",
+        undo: "",
+    }),
+    check("hypervisor", Needs::Nothing, |host| match &host.environment.hypervisor {
+        _ if !host.files.exists("/proc/cpuinfo") => {
+            unknown("nothing tells whether this is a virtual machine")
+        }
+        Some(name) => found(Level::Note, format!("this is a virtual machine: {name}")),
+        None => fine("no sign of a hypervisor"),
+    })
+    .texts(Texts {
         effect: "wake-ups, timers and device interrupts leave the guest, for some µs to tens of µs \
                  each, and its CPUs are shared",
         show: "systemd-detect-virt; grep -c hypervisor /proc/cpuinfo",
-        find: |host| match &host.environment.hypervisor {
-            _ if !host.files.exists("/proc/cpuinfo") => {
-                unknown("nothing tells whether this is a virtual machine")
-            }
-            Some(name) => found(Level::Note, format!("this is a virtual machine: {name}")),
-            None => fine("no sign of a hypervisor"),
-        },
-        ..CHECK
-    },
+        mend: "",
+        undo: "",
+    }),
 ];
 
 fn governor(host: &HostSnapshot) -> Seen {
     let mut by_name: BTreeMap<String, Vec<u32>> = BTreeMap::new();
     for &cpu in &host.cpus {
-        let Some(name) = governor_of(&host.files, cpu) else {
+        let Some(name) = environment::governor(&host.files, cpu) else {
             return unknown(format!(
                 "CPU {cpu} shows no frequency governor: a hypervisor keeps it, or no driver is \
                  loaded"
@@ -163,9 +136,8 @@ fn governor(host: &HostSnapshot) -> Seen {
 }
 
 fn slower(host: &HostSnapshot) -> String {
-    let first = host.cpus.first().copied().unwrap_or(0);
     let mhz = |name: &str| {
-        let path = format!("{CPU_DIRECTORY}/cpu{first}/cpufreq/{name}");
+        let path = format!("{CPU_DIRECTORY}/cpu{}/cpufreq/{name}", host.first_cpu());
         host.files.number::<u64>(path).map(|khz| khz / 1_000)
     };
     match (mhz("scaling_min_freq"), mhz("scaling_max_freq")) {
@@ -188,19 +160,20 @@ fn turbo(host: &HostSnapshot) -> Seen {
 
 /// Idle states that are slow to leave, and whether somebody keeps the CPUs out of them.
 fn idle_states(host: &HostSnapshot) -> Seen {
-    let asked = latency_asked_us(&host.files);
-    let held =
-        asked.filter(|&us| us < NO_LATENCY_ASKED_US).map(|us| u64::try_from(us).unwrap_or(0));
-    let said = match (asked, held) {
-        (_, Some(us)) => format!("/dev/cpu_dma_latency is held at {us} µs"),
-        (Some(_), None) => "/dev/cpu_dma_latency is not held".to_owned(),
-        (None, None) => "/dev/cpu_dma_latency cannot be read".to_owned(),
+    let (said, held) = match latency_asked_us(&host.files) {
+        None => ("/dev/cpu_dma_latency cannot be read".to_owned(), None),
+        Some(NO_LATENCY_ASKED_US..) => ("/dev/cpu_dma_latency is not held".to_owned(), None),
+        Some(us) => {
+            let us = u64::try_from(us).unwrap_or(0);
+            (format!("/dev/cpu_dma_latency is held at {us} µs"), Some(us))
+        }
     };
     if let Some(us) = held.filter(|&us| us <= EXIT_LATENCY_MAX_US) {
         return fine(said).figure(count(us), "us");
     }
-    let of_cpu =
-        |&cpu: &u32| idle_states_of(&host.files, cpu).into_iter().map(move |state| (cpu, state));
+    let of_cpu = |&cpu: &u32| {
+        environment::idle_states(&host.files, cpu).into_iter().map(move |state| (cpu, state))
+    };
     let states: Vec<(u32, IdleState)> = host.cpus.iter().flat_map(of_cpu).collect();
     if states.is_empty() {
         return unknown(format!(
@@ -238,7 +211,7 @@ fn smt(host: &HostSnapshot) -> Seen {
         .map(|(ours, theirs)| (host.cpus.contains(&theirs), busy_share(theirs), ours, theirs))
         .max_by(|a, b| a.0.cmp(&b.0).then(a.1.unwrap_or(0.0).total_cmp(&b.1.unwrap_or(0.0))));
     let Some((measures, busy, ours, theirs)) = worst else {
-        let first = host.cpus.first().copied().unwrap_or(0);
+        let first = host.first_cpu();
         return if host.files.exists(format!("{CPU_DIRECTORY}/cpu{first}/topology/core_id")) {
             fine(format!("no other thread on the cores of {}", host.cpus_text()))
         } else {
@@ -251,19 +224,15 @@ fn smt(host: &HostSnapshot) -> Seen {
             Level::Spoils,
             format!("CPUs {ours} and {theirs}, which both measure, are threads of one core"),
         ),
-        Some(busy) if busy >= SIBLING_BUSY => {
+        None => unknown(format!("{is_thread}; nothing tells whether it works")),
+        Some(busy @ SIBLING_BUSY..) => {
             let percent = busy * 100.0;
-            found(
-                Level::Spoils,
-                format!(
-                    "CPU {theirs}, a thread of CPU {ours}'s core, was busy for {percent:.0} % of \
-                     the look"
-                ),
-            )
-            .figure(busy, "share")
+            let what = format!(
+                "CPU {theirs}, a thread of CPU {ours}'s core, was busy for {percent:.0} % of the look"
+            );
+            found(Level::Spoils, what).figure(busy, "share")
         }
         Some(busy) => found(Level::Note, format!("{is_thread}; it was idle")).figure(busy, "share"),
-        None => found(Level::Unknown, format!("{is_thread}; nothing tells whether it works")),
     };
     seen.with("sibling", theirs)
 }
@@ -294,12 +263,10 @@ fn load(host: &HostSnapshot) -> Seen {
         return unknown("there is no load average");
     };
     let spare = count(online as u64) - count(measure as u64);
-    let level = if minute > RESTING_LOAD.max(spare) {
-        Level::Spoils
-    } else if minute > RESTING_LOAD {
-        Level::Note
-    } else {
-        Level::Ok
+    let level = match minute {
+        _ if minute > RESTING_LOAD.max(spare) => Level::Spoils,
+        _ if minute > RESTING_LOAD => Level::Note,
+        _ => Level::Ok,
     };
     let what = format!(
         "{minute} tasks wanted to run in the last minute, on {online} CPUs of which {measure} \
@@ -320,7 +287,7 @@ fn steal(host: &HostSnapshot) -> Seen {
 }
 
 fn noise(host: &HostSnapshot) -> Seen {
-    let effect = "whatever takes a spinning worker's CPU adds its length to one round trip";
+    const EFFECT: &str = "whatever takes a spinning worker's CPU adds its length to one round trip";
     let noise = &host.sample.noise;
     let away_percent =
         |noise: &Noise| noise.away.as_secs_f64() / noise.span.as_secs_f64().max(1e-9) * 100.0;
@@ -331,27 +298,22 @@ fn noise(host: &HostSnapshot) -> Seen {
     };
     let worst = noise.iter().max_by_key(|(_, noise)| (level(noise) == Level::Spoils, noise.gaps));
     let Some((cpu, worst)) = worst else {
-        return unknown(
-            "no thread could spin on the measuring CPUs, or the cgroup's quota would not last",
-        )
-        .with("effect", effect);
+        let what =
+            "no thread could spin on the measuring CPUs, or the cgroup's quota would not last";
+        return unknown(what).with("effect", EFFECT);
     };
-    if worst.gaps == 0 {
-        let on = host.cpus_text();
-        return found(
-            level(worst),
-            format!("a spinning thread was never away for {GAP_MIN} on {on}"),
-        )
-        .figure(0.0, "per s")
-        .with("effect", effect);
-    }
-    let longest = noise.values().map(|noise| noise.longest).max().unwrap_or_default();
     let rate = per_second(worst.gaps, worst.span);
-    let share = away_percent(worst);
-    let what = format!(
-        "a spinning thread was interrupted for {GAP_MIN} or longer {rate:.0} times a second on CPU {cpu} \
-         ({share:.1} % of the time), for {longest} at most"
-    );
-    let hit = format!("{}, and the longest is the maximum of a run", pings_hit(rate));
-    found(level(worst), what).figure(rate, "per s").with("effect", hit)
+    let (what, effect) = if worst.gaps == 0 {
+        let on = host.cpus_text();
+        (format!("a spinning thread was never away for {GAP_MIN} on {on}"), EFFECT.to_owned())
+    } else {
+        let longest = noise.values().map(|noise| noise.longest).max().unwrap_or_default();
+        let share = away_percent(worst);
+        let what = format!(
+            "a spinning thread was interrupted for {GAP_MIN} or longer {rate:.0} times a second on \
+             CPU {cpu} ({share:.1} % of the time), for {longest} at most"
+        );
+        (what, format!("{}, and the longest is the maximum of a run", pings_hit(rate)))
+    };
+    found(level(worst), what).figure(rate, "per s").with("effect", effect)
 }

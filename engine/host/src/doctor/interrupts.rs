@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::link::Needs;
 use super::{
-    CHECK, Check, HostSnapshot, Seen, count, found, noted, per_second, pings_hit, rate_level,
-    unknown,
+    Check, HostSnapshot, Needs, Seen, Texts, check, count, found, noted, per_second, pings_hit,
+    rate_level, unknown,
 };
 use crate::files::Files;
 use tare_driver::sys::affinity::format_cpus;
@@ -22,47 +21,35 @@ const STEER_BACK: &str = "while IFS=: read -r file cpus; do echo $cpus > $file; 
                           irqs.saved; systemctl start irqbalance";
 
 pub(super) const CHECKS: [Check; 4] = [
-    Check {
-        code: "irqs",
+    check("irqs", Needs::Nothing, of_devices).texts(Texts {
         effect: "each takes some 2 to 10 µs from a worker that spins there{hit}",
         show: "cat /proc/interrupts; sleep 1; cat /proc/interrupts",
         mend: "systemctl stop irqbalance; echo {others} > /proc/irq/{irq}/smp_affinity_list",
         undo: "echo {before} > /proc/irq/{irq}/smp_affinity_list; systemctl start irqbalance",
-        find: of_devices,
-        ..CHECK
-    },
-    Check {
-        code: "irq-affinity",
+    }),
+    check("irq-affinity", Needs::Nothing, affinities).texts(Texts {
         effect: "any of them may come to a measuring CPU at any time, for 2 to 10 µs each",
         show: "grep . /proc/irq/*/smp_affinity_list",
         mend: STEER,
         undo: STEER_BACK,
-        find: affinities,
-        ..CHECK
-    },
-    Check {
-        code: "device-irqs",
-        needs: Needs::Card,
+    }),
+    check("device-irqs", Needs::Card, of_the_card).texts(Texts {
         effect: "on a measuring CPU each packet's interrupt and softirq take the worker's own time \
                  (some 2 to 10 µs); on another core they run beside it, and packets cross between \
                  caches",
         show: "ls /sys/class/net/{device}/device/msi_irqs; grep . /proc/irq/*/smp_affinity_list",
         mend: STEER,
         undo: STEER_BACK,
-        find: of_the_card,
-    },
-    Check {
-        code: "local-interrupts",
+    }),
+    check("local-interrupts", Needs::Nothing, local).texts(Texts {
         effect: "each takes some 1 to 3 µs from a worker that spins there{hit}",
         show: "grep -E 'CPU|LOC|RES|CAL|TLB|IPI' /proc/interrupts",
         mend: "keep other work off: --cpus, or boot with isolcpus={cpus} nohz_full={cpus} \
                rcu_nocbs={cpus}",
-        find: local,
-        ..CHECK
-    },
+        undo: "",
+    }),
 ];
 
-/// A line of `/proc/interrupts`.
 #[derive(Debug)]
 struct Line {
     /// The number of an interrupt, or the name of a kind that is the CPU's own (`LOC`, `RES`).
@@ -140,7 +127,6 @@ fn rates(host: &HostSnapshot, grown: &[(&Line, u64)]) -> (f64, String) {
     (per_second(all, span), named.collect::<Vec<_>>().join(", "))
 }
 
-/// Interrupts of devices that came to the measuring CPUs within the look.
 fn of_devices(host: &HostSnapshot) -> Seen {
     if host.sample.interrupts.0.is_empty() {
         return unknown("/proc/interrupts shows none").with("hit", "");
@@ -163,7 +149,6 @@ fn of_devices(host: &HostSnapshot) -> Seen {
         .with("before", before)
 }
 
-/// Interrupts of devices that may come to the measuring CPUs at any time.
 fn affinities(host: &HostSnapshot) -> Seen {
     let numbers = host.files.names("/proc/irq").into_iter();
     let known: Vec<Vec<u32>> = numbers

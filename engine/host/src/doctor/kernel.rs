@@ -1,9 +1,10 @@
 //! What the kernel does to this process: clock, quotas, filters, memory, and what runs out.
 
-use std::path::PathBuf;
-
-use super::{CHECK, Check, HostSnapshot, Seen, count, fine, found, noted, spoilt, unknown};
-use crate::cgroup::Cgroups;
+use super::sample::Sample;
+use super::{
+    Check, HostSnapshot, Needs, Seen, Texts, check, count, fine, found, noted, spoilt, unknown,
+};
+use crate::cgroup::{Cgroups, Throttling};
 use crate::environment::{CONNTRACK_FULL_PERCENT, is_fast_clock};
 use tare_driver::Backend;
 use tare_stats::result::{Fill, Level};
@@ -24,171 +25,148 @@ const PORTS_LEAST: u64 = 1_000;
 const PORTS_AMPLE: u64 = 28_000;
 
 pub(super) const CHECKS: [Check; 12] = [
-    Check {
-        code: "clock-source",
+    check("clock-source", Needs::Nothing, clock_source).texts(Texts {
         effect: "a clock that is read in the kernel costs some 0.2 to 1 µs each time, twice a \
                  round trip",
         show: "cat /sys/devices/system/clocksource/clocksource0/current_clocksource",
         mend: "echo tsc > /sys/devices/system/clocksource/clocksource0/current_clocksource  # \
                where the CPU has a stable one: dmesg | grep -i tsc",
         undo: "echo {source} > /sys/devices/system/clocksource/clocksource0/current_clocksource",
-        find: clock_source,
-        ..CHECK
-    },
-    Check {
-        code: "timer-slack",
+    }),
+    check("timer-slack", Needs::Nothing, timer_slack).texts(Texts {
         effect: "sleeps end later by up to this much, so that several end together",
         show: "cat /proc/self/timerslack_ns",
         mend: "allow prctl(PR_SET_TIMERSLACK) in the sandbox",
-        find: timer_slack,
-        ..CHECK
-    },
-    Check {
-        code: "cpu-quota",
+        undo: "",
+    }),
+    check("cpu-quota", Needs::Nothing, quota).texts(Texts {
         effect: "once the quota of a period (100 ms as a rule) is used up, all threads stand still \
                  to its end: tens of ms",
         show: "{show}",
         mend: "docker update --cpus 4 CONTAINER  # in a pod resources.limits.cpu, in a unit \
                CPUQuota=; or --wait block",
-        find: |host| quota(host).with("show", shown_by("", &cpu_files(host).0)),
-        ..CHECK
-    },
-    Check {
-        code: "cpu-throttling",
+        undo: "",
+    }),
+    check("cpu-throttling", Needs::Nothing, throttling).texts(Texts {
         effect: "each time all threads of the cgroup stood still, up to 100 ms: read as network \
                  cost, it is none",
         show: "{show}",
         mend: "raise the quota (see cpu-quota), or measure in a cgroup of its own",
-        find: |host| throttling(host).with("show", shown_by("throttled", &cpu_files(host).1)),
-        ..CHECK
-    },
-    Check {
-        code: "seccomp",
+        undo: "",
+    }),
+    check("seccomp", Needs::Nothing, |host| match host.environment.seccomp.as_deref() {
+        None => unknown("nothing tells whether system calls are filtered"),
+        Some("off") => fine("no filter"),
+        Some(mode) => {
+            let filters = host.files.value_of("/proc/self/status", "Seccomp_filters");
+            let filters = filters.map_or_else(String::new, |n| format!(", {n} filters"));
+            found(Level::Note, format!("mode {mode}{filters}"))
+        }
+    })
+    .texts(Texts {
         effect: "each system call passes the filter first: some tens of ns, and a denied io_uring",
         show: "grep Seccomp /proc/self/status",
         mend: "docker run --security-opt seccomp=unconfined IMAGE  # in a pod \
                seccompProfile.type: Unconfined",
-        find: |host| match host.environment.seccomp.as_deref() {
-            None => unknown("nothing tells whether system calls are filtered"),
-            Some("off") => fine("no filter"),
-            Some(mode) => {
-                let filters = host.files.value_of("/proc/self/status", "Seccomp_filters");
-                let filters = filters.map_or_else(String::new, |n| format!(", {n} filters"));
-                found(Level::Note, format!("mode {mode}{filters}"))
-            }
-        },
-        ..CHECK
-    },
-    Check {
-        code: "io-uring",
+        undo: "",
+    }),
+    check("io-uring", Needs::Nothing, |host| {
+        let disabled = host.environment.io_uring_disabled;
+        let disabled = disabled
+            .map_or_else(String::new, |value| format!("kernel.io_uring_disabled is {value}; "));
+        let is_ring = host.backend.backend == Backend::Uring;
+        noted(!is_ring, format!("{disabled}{}", host.backend.reason))
+            .with("advice", host.backend.advice.as_deref().unwrap_or_default())
+    })
+    .texts(Texts {
         effect: "epoll is used instead: as exact, with some 10 to 20 % more CPU for a request at \
                  many connections; ends that differ do not compare",
         show: "tare lat -n 1 --backend uring; sysctl kernel.io_uring_disabled",
         mend: "{advice}",
-        find: |host| {
-            let disabled = host.environment.io_uring_disabled;
-            let disabled = disabled
-                .map_or_else(String::new, |value| format!("kernel.io_uring_disabled is {value}; "));
-            let is_ring = host.backend.backend == Backend::Uring;
-            noted(!is_ring, format!("{disabled}{}", host.backend.reason))
-                .with("advice", host.backend.advice.as_deref().unwrap_or_default())
-        },
-        ..CHECK
-    },
-    Check {
-        code: "huge-pages",
+        undo: "",
+    }),
+    check("huge-pages", Needs::Nothing, |host| {
+        // The one in force stands in brackets: `always [madvise] never`.
+        let text = host.files.word("/sys/kernel/mm/transparent_hugepage/enabled");
+        let after = text.as_deref().and_then(|text| text.split_once('['));
+        match after.and_then(|(_, after)| after.split_once(']')) {
+            None => unknown("nothing tells whether huge pages are made by themselves"),
+            Some(("always", _)) => found(Level::Note, "always"),
+            Some((mode, _)) => fine(mode),
+        }
+    })
+    .texts(Texts {
         effect: "the kernel merges pages behind a program's back (khugepaged): now and then a \
                  thread waits for it, some 10 µs to ms",
         show: "cat /sys/kernel/mm/transparent_hugepage/enabled",
         mend: "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled",
         undo: "echo always > /sys/kernel/mm/transparent_hugepage/enabled",
-        find: |host| {
-            // The one in force stands in brackets: `always [madvise] never`.
-            let text = host.files.word("/sys/kernel/mm/transparent_hugepage/enabled");
-            let after = text.as_deref().and_then(|text| text.split_once('['));
-            match after.and_then(|(_, after)| after.split_once(']')) {
-                None => unknown("nothing tells whether huge pages are made by themselves"),
-                Some(("always", _)) => found(Level::Note, "always"),
-                Some((mode, _)) => fine(mode),
-            }
-        },
-        ..CHECK
-    },
-    Check {
-        code: "numa-balancing",
-        effect: "the kernel unmaps pages in order to see who uses them: a page fault of some µs each",
-        show: "sysctl kernel.numa_balancing",
-        mend: "sysctl -w kernel.numa_balancing=0",
-        undo: "sysctl -w kernel.numa_balancing={mode}",
-        find: |host| match host.files.number::<u32>("/proc/sys/kernel/numa_balancing") {
+    }),
+    check("numa-balancing", Needs::Nothing, |host| {
+        match host.files.number::<u32>("/proc/sys/kernel/numa_balancing") {
             None => unknown("the kernel has no kernel.numa_balancing, or does not show it"),
             Some(0) => fine("off"),
             Some(mode) => found(Level::Note, format!("on ({mode})")).with("mode", mode),
-        },
-        ..CHECK
-    },
-    Check {
-        code: "descriptors",
+        }
+    })
+    .texts(Texts {
+        effect: "the kernel unmaps pages in order to see who uses them: a page fault of some µs \
+                 each",
+        show: "sysctl kernel.numa_balancing",
+        mend: "sysctl -w kernel.numa_balancing=0",
+        undo: "sysctl -w kernel.numa_balancing={mode}",
+    }),
+    check("descriptors", Needs::Nothing, descriptors).texts(Texts {
         effect: "each connection takes one: beyond the limit they cannot be opened, and the load \
                  asked for is not made",
         show: "ulimit -Sn; ulimit -Hn",
         mend: "ulimit -n 65536  # as root; for a container docker run --ulimit nofile=65536, in a \
                unit LimitNOFILE=65536",
         undo: "ulimit -n {hard}",
-        find: descriptors,
-        ..CHECK
-    },
-    Check {
-        code: "memlock",
+    }),
+    check("memlock", Needs::Nothing, |host| match host.environment.memlock_limit_bytes {
+        None => unknown("the kernel does not tell RLIMIT_MEMLOCK"),
+        Some(u64::MAX) => fine("unlimited"),
+        Some(bytes) => {
+            let is_little = bytes < MEMLOCK_AMPLE_BYTES;
+            let kib = bytes >> 10;
+            noted(is_little, format!("{kib} KiB may be locked"))
+                .figure(count(bytes), "bytes")
+                .with("kib", kib)
+        }
+    })
+    .texts(Texts {
         effect: "io_uring's registered buffers are locked memory: where it is short, workers get \
                  no ring, or copy once more",
         show: "ulimit -l",
         mend: "ulimit -l unlimited  # as root; for a container docker run --ulimit memlock=-1, in \
                a unit LimitMEMLOCK=infinity",
         undo: "ulimit -l {kib}",
-        find: |host| match host.environment.memlock_limit_bytes {
-            None => unknown("the kernel does not tell RLIMIT_MEMLOCK"),
-            Some(u64::MAX) => fine("unlimited"),
-            Some(bytes) => {
-                let is_little = bytes < MEMLOCK_AMPLE_BYTES;
-                let kib = bytes >> 10;
-                noted(is_little, format!("{kib} KiB may be locked"))
-                    .figure(count(bytes), "bytes")
-                    .with("kib", kib)
-            }
-        },
-        ..CHECK
-    },
-    Check {
-        code: "ephemeral-ports",
+    }),
+    check("ephemeral-ports", Needs::Nothing, ephemeral_ports).texts(Texts {
         effect: "each connection to one address and port takes one, for 60 s after its end too: \
                  with none left connecting fails, and with few it searches, some µs to ms",
         show: "sysctl net.ipv4.ip_local_port_range; ss -s",
         mend: "sysctl -w net.ipv4.ip_local_port_range=\"1024 65535\"",
         undo: "sysctl -w net.ipv4.ip_local_port_range=\"{first} {last}\"",
-        find: ephemeral_ports,
-        ..CHECK
-    },
-    Check {
-        code: "conntrack",
+    }),
+    check("conntrack", Needs::Nothing, conntrack).texts(Texts {
         effect: "each packet is looked up, some tenths of a µs; once the table is full, new \
                  connections are dropped",
         show: "sysctl net.netfilter.nf_conntrack_count net.netfilter.nf_conntrack_max",
         mend: "{mend}",
         undo: "{undo}",
-        find: conntrack,
-        ..CHECK
-    },
+    }),
 ];
 
 fn clock_source(host: &HostSnapshot) -> Seen {
     let cost = host.sample.clock_cost;
     let Some(source) = &host.environment.clock_source else {
-        let cost = match cost {
-            Nanos::ZERO => String::new(),
-            cost => format!(" (reading the clock costs {cost})"),
+        let what = "the clock source does not show";
+        return match cost {
+            Nanos::ZERO => unknown(what),
+            _ => unknown(format!("{what} (reading the clock costs {cost})")),
         };
-        return unknown(format!("the clock source does not show{cost}"));
     };
     let is_slow = !is_fast_clock(source) || cost > CLOCK_COST_MAX;
     spoilt(is_slow, format!("{source}; reading the clock costs {cost}"))
@@ -196,7 +174,6 @@ fn clock_source(host: &HostSnapshot) -> Seen {
         .with("source", source)
 }
 
-/// How much later than asked the kernel may end a sleep.
 fn timer_slack(host: &HostSnapshot) -> Seen {
     let slack = host.files.number::<u64>("/proc/self/timerslack_ns").map(Nanos);
     if host.sample.slack_set {
@@ -210,16 +187,12 @@ fn timer_slack(host: &HostSnapshot) -> Seen {
         .figure(count(slack.0), "ns")
 }
 
-fn cpu_files(host: &HostSnapshot) -> (Vec<PathBuf>, Vec<PathBuf>) {
-    Cgroups::of_self(&host.files).map_or_else(Default::default, |groups| groups.cpu_files())
-}
-
-/// The lines of these files that hold a word.
-fn shown_by(word: &str, files: &[PathBuf]) -> String {
+/// The command that shows what stands in these files of the cgroup and of those above it.
+fn show_cgroups(host: &HostSnapshot, word: &str, names: &[&str]) -> String {
+    let files = Cgroups::of_self(&host.files).map_or_else(Vec::new, |groups| groups.files(names));
     if files.is_empty() {
         return "cat /proc/self/cgroup".to_owned();
     }
-    let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
     format!("grep -H '{word}' {}", files.join(" "))
 }
 
@@ -233,24 +206,27 @@ fn quota(host: &HostSnapshot) -> Seen {
             found(level, format!("the cgroup may use {limit} CPUs")).figure(limit, "CPUs")
         }
     }
+    .with("show", show_cgroups(host, "", &["cpu.max", "cpu.cfs_quota_us"]))
 }
 
 fn throttling(host: &HostSnapshot) -> Seen {
-    let Some(so_far) = host.sample.after.throttling else {
-        return unknown("the cgroup does not count throttling");
+    let Sample { before, after, .. } = &host.sample;
+    let seen = if let Some(Throttling { periods, ns, .. }) = after.throttling {
+        let grown = periods.saturating_sub(before.throttling.map_or(periods, |old| old.periods));
+        let stood = format!(
+            "in {periods} periods so far, for {} in all; {grown} of them within the look",
+            Nanos(ns)
+        );
+        match (grown, periods) {
+            (1.., _) => found(Level::Spoils, stood),
+            (0, 1..) => found(Level::Note, stood),
+            (0, 0) => fine("never so far"),
+        }
+        .figure(count(periods), "periods")
+    } else {
+        unknown("the cgroup does not count throttling")
     };
-    let before = host.sample.before.throttling.unwrap_or(so_far);
-    let (periods, grown) = (so_far.periods, so_far.since(before).periods);
-    let stood = format!(
-        "in {periods} periods so far, for {} in all; {grown} of them within the look",
-        Nanos(so_far.ns)
-    );
-    let seen = match (grown, periods) {
-        (1.., _) => found(Level::Spoils, stood),
-        (0, 1..) => found(Level::Note, stood),
-        (0, 0) => found(Level::Ok, "never so far"),
-    };
-    seen.figure(count(periods), "periods")
+    seen.with("show", show_cgroups(host, "throttled", &["cpu.stat"]))
 }
 
 fn descriptors(host: &HostSnapshot) -> Seen {
@@ -283,10 +259,10 @@ fn ephemeral_ports(host: &HostSnapshot) -> Seen {
         PORTS_LEAST..PORTS_AMPLE => Level::Note,
         PORTS_AMPLE.. => Level::Ok,
     };
-    let used = sockets.map_or_else(
-        || "how many are in use does not show".to_owned(),
-        |sockets| format!("{sockets} TCP sockets hold one at most each"),
-    );
+    let used = match sockets {
+        None => "how many are in use does not show".to_owned(),
+        Some(sockets) => format!("{sockets} TCP sockets hold one at most each"),
+    };
     found(level, format!("{ports} ({first}-{last}); {used}"))
         .figure(count(free), "ports")
         .with("first", first)
@@ -306,14 +282,12 @@ fn tcp_sockets(host: &HostSnapshot) -> Option<u64> {
 fn conntrack(host: &HostSnapshot) -> Seen {
     let Some(Fill { used, max }) = host.environment.conntrack else {
         // Without the table's sysctls there is no table; unless nothing shows at all.
-        return if host.files.exists("/proc/sys/net/core") {
-            fine("connections are not tracked")
-        } else {
-            unknown("nothing tells whether connections are tracked")
+        return match host.files.exists("/proc/sys/net/core") {
+            true => fine("connections are not tracked"),
+            false => unknown("nothing tells whether connections are tracked"),
         };
     };
     let percent = used.saturating_mul(100) / max.max(1);
-    let what = format!("{used} of {max} entries are in use ({percent} %)");
     let (level, mend, undo) = if percent >= CONNTRACK_FULL_PERCENT {
         let set = |max: u64| format!("sysctl -w net.netfilter.nf_conntrack_max={max}");
         (Level::Spoils, set(max.saturating_mul(2)), set(max))
@@ -328,5 +302,8 @@ fn conntrack(host: &HostSnapshot) -> Seen {
         let table = format!("nft 'table inet tare {{ {} }}'", untracked.join(" "));
         (Level::Note, table, "nft delete table inet tare".to_owned())
     };
-    found(level, what).figure(count(percent), "%").with("mend", mend).with("undo", undo)
+    found(level, format!("{used} of {max} entries are in use ({percent} %)"))
+        .figure(count(percent), "%")
+        .with("mend", mend)
+        .with("undo", undo)
 }

@@ -120,7 +120,6 @@ fn load_average(files: &Files) -> Option<f64> {
     files.numbers("/proc/loadavg").first().copied()
 }
 
-/// The machine as the checks see it.
 struct HostSnapshot {
     files: Files,
     /// The CPUs that would measure.
@@ -136,6 +135,10 @@ struct HostSnapshot {
 }
 
 impl HostSnapshot {
+    fn first_cpu(&self) -> u32 {
+        self.cpus.first().copied().unwrap_or(0)
+    }
+
     /// `CPU 1`, `CPUs 0-1`.
     fn cpus_text(&self) -> String {
         let s = if self.cpus.len() == 1 { "" } else { "s" };
@@ -165,29 +168,56 @@ impl HostSnapshot {
 struct Check {
     code: &'static str,
     needs: Needs,
+    find: fn(&HostSnapshot) -> Seen,
+    texts: Texts,
+}
+
+#[derive(Clone, Copy)]
+struct Texts {
     /// What it does to a measurement where it is not as it should be.
     effect: &'static str,
     /// The command that shows it.
     show: &'static str,
-    /// The command that mends it; empty where none does.
+    /// The command that mends it; empty where none does, as is the one that undoes that.
     mend: &'static str,
-    /// The command that undoes that.
     undo: &'static str,
-    find: fn(&HostSnapshot) -> Seen,
 }
 
-/// What the rows of the table leave out.
-const CHECK: Check = Check {
-    code: "",
-    needs: Needs::Nothing,
-    effect: "",
-    show: "",
-    mend: "",
-    undo: "",
-    find: |_| unknown(""),
-};
+const fn check(code: &'static str, needs: Needs, find: fn(&HostSnapshot) -> Seen) -> Check {
+    Check { code, needs, find, texts: Texts { effect: "", show: "", mend: "", undo: "" } }
+}
 
-/// How a thing is.
+impl Check {
+    const fn texts(self, texts: Texts) -> Self {
+        Self { texts, ..self }
+    }
+
+    fn finding(&self, host: &HostSnapshot) -> Finding {
+        let seen = host.link.lacks(self.needs).unwrap_or_else(|| (self.find)(host));
+        let host_words = host.words();
+        let filled = |template: &str| {
+            seen.words.iter().chain(&host_words).fold(template.to_owned(), |text, (word, value)| {
+                text.replace(&format!("{{{word}}}"), value)
+            })
+        };
+        let Texts { effect, show, mend, undo } = self.texts;
+        let is_wrong = matches!(seen.level, Level::Note | Level::Spoils);
+        let command = |template| Some(filled(template)).filter(|it| is_wrong && !it.is_empty());
+        let mend = command(mend);
+        Finding {
+            code: self.code.to_owned(),
+            level: seen.level,
+            value: seen.figure.map(|(value, _)| value),
+            unit: seen.figure.map(|(_, unit)| unit.to_owned()),
+            effect: filled(effect),
+            show: filled(show),
+            undo: mend.as_ref().and_then(|_| command(undo)),
+            mend,
+            what: seen.what,
+        }
+    }
+}
+
 struct Seen {
     level: Level,
     what: String,
@@ -228,30 +258,6 @@ impl Seen {
     }
 }
 
-impl Check {
-    fn finding(&self, host: &HostSnapshot) -> Finding {
-        let mut seen = host.link.lacks(self.needs).unwrap_or_else(|| (self.find)(host));
-        seen.words.extend(host.words());
-        let filled = |template: &str| {
-            seen.words.iter().fold(template.to_owned(), |text, (word, value)| {
-                text.replace(&format!("{{{word}}}"), value)
-            })
-        };
-        let mut finding = Finding::new(self.code, seen.level, &seen.what)
-            .effect(filled(self.effect))
-            .show(filled(self.show));
-        if let Some((value, unit)) = seen.figure {
-            finding = finding.figure(value, unit);
-        }
-        let (mend, undo) = (filled(self.mend), filled(self.undo));
-        if !mend.is_empty() {
-            finding = finding.mend(mend);
-        }
-        if undo.is_empty() { finding } else { finding.undo(undo) }
-    }
-}
-
-/// All checks, in the order in which findings are reported.
 fn checks() -> impl Iterator<Item = &'static Check> {
     [&cpu::CHECKS[..], &interrupts::CHECKS, &kernel::CHECKS, &network::CHECKS].into_iter().flatten()
 }
@@ -268,24 +274,25 @@ fn per_second(number: u64, span: Nanos) -> f64 {
 /// What share of round trips meets something that comes so often.
 fn pings_hit(rate_per_s: f64) -> String {
     let percent = (rate_per_s * ROUND_TRIP.as_secs_f64() * 100.0).min(100.0);
-    let percent = if percent >= 1.0 {
-        format!("{percent:.0}")
-    } else {
-        // Two digits that count are enough for an estimate.
-        let digits = if percent >= 0.1 { 1 } else { 3 };
-        let text = format!("{percent:.digits$}");
-        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    // Two digits that count are enough for an estimate.
+    let digits = match percent {
+        1.0.. => 0,
+        0.1.. => 1,
+        _ => 3,
+    };
+    let text = format!("{percent:.digits$}");
+    let percent = match digits {
+        0 => &*text,
+        _ => text.trim_end_matches('0').trim_end_matches('.'),
     };
     format!("about {percent} % of back-to-back round trips of {ROUND_TRIP} meet one")
 }
 
 /// How bad something is that takes a worker's CPU so often.
 fn rate_level(rate_per_s: f64) -> Level {
-    if rate_per_s >= SPOILING_PER_S {
-        Level::Spoils
-    } else if rate_per_s >= 1.0 {
-        Level::Note
-    } else {
-        Level::Ok
+    match rate_per_s {
+        SPOILING_PER_S.. => Level::Spoils,
+        1.0.. => Level::Note,
+        _ => Level::Ok,
     }
 }

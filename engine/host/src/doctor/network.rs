@@ -1,7 +1,9 @@
 //! The device of the route, and what the kernel does between it and a socket.
 
-use super::link::{Needs, Via};
-use super::{CHECK, Check, HostSnapshot, Seen, count, fine, found, noted, spoilt, unknown};
+use super::link::Via;
+use super::{
+    Check, HostSnapshot, Needs, Seen, Texts, check, count, fine, found, noted, spoilt, unknown,
+};
 use crate::usage::Softnet;
 use tare_driver::sys::affinity::format_cpus;
 use tare_driver::sys::device::{Coalescing, Rings};
@@ -19,66 +21,51 @@ const WANTED_OFFLOADS: [(&str, &str); 3] =
     [("rx-checksum", "rx"), ("tx-checksum", "tx"), ("tso", "tso")];
 
 pub(super) const CHECKS: [Check; 13] = [
-    Check {
-        code: "route",
-        needs: Needs::Route,
+    check("route", Needs::Route, route).texts(Texts {
         effect: "what is said of the device holds for measurements that go through it, and for no \
                  others",
         show: "{route}",
-        find: route,
-        ..CHECK
-    },
-    Check {
-        code: "path-mtu",
-        needs: Needs::Route,
+        mend: "",
+        undo: "",
+    }),
+    check("path-mtu", Needs::Route, path_mtu).texts(Texts {
         effect: "messages above it (less some 40 to 60 bytes of headers) go in several packets; \
                  where the path takes less than the device, the first large one is lost, and sent \
                  again",
         show: "{route-and}cat /sys/class/net/{device}/mtu",
         mend: "ip link set {device} mtu {mend}",
         undo: "ip link set {device} mtu {undo}",
-        find: path_mtu,
-    },
-    Check {
-        code: "offloads",
-        needs: Needs::Route,
+    }),
+    check("offloads", Needs::Route, offloads).texts(Texts {
         effect: "without them the CPU checks and cuts each packet: some tenths of a µs each, and \
                  less bandwidth per CPU",
         show: "ethtool -k {device}",
         mend: "ethtool -K {device} {mend}",
         undo: "ethtool -K {device} {undo}",
-        find: offloads,
-    },
-    Check {
-        code: "lro",
-        needs: Needs::Card,
+    }),
+    check("lro", Needs::Card, |host| match host.link.lro {
+        None => {
+            let name = host.link.name();
+            unknown(format!("{name} does not tell whether it merges packets"))
+        }
+        Some(is_on) => noted(is_on, if is_on { "on" } else { "off" }),
+    })
+    .texts(Texts {
         effect: "the card holds packets back to merge them: round trips of several packets take \
                  some 10 µs longer, and forwarded ones are spoilt",
         show: "ethtool -k {device} | grep large-receive",
         mend: "ethtool -K {device} lro off",
         undo: "ethtool -K {device} lro on",
-        find: |host| match host.link.lro {
-            None => {
-                let name = host.link.name();
-                unknown(format!("{name} does not tell whether it merges packets"))
-            }
-            Some(is_on) => noted(is_on, if is_on { "on" } else { "off" }),
-        },
-    },
-    Check {
-        code: "coalescing",
-        needs: Needs::Card,
+    }),
+    check("coalescing", Needs::Card, coalescing).texts(Texts {
         effect: "the card waits so long for more packets before it interrupts: each round trip \
                  that wakes it is that much longer, and where it adapts, by a different amount \
                  each time",
         show: "ethtool -c {device}",
         mend: "ethtool -C {device} adaptive-rx off rx-usecs 0",
         undo: "ethtool -C {device} adaptive-rx {adaptive} rx-usecs {rx-us}",
-        find: coalescing,
-    },
-    Check {
-        code: "gro-flush",
-        needs: Needs::Route,
+    }),
+    check("gro-flush", Needs::Route, gro_flush).texts(Texts {
         effect: "the kernel holds packets, and its interrupts, back for so long in order to merge \
                  them",
         show: "cat /sys/class/net/{device}/gro_flush_timeout \
@@ -87,102 +74,83 @@ pub(super) const CHECKS: [Check; 13] = [
                echo 0 > /sys/class/net/{device}/gro_flush_timeout",
         undo: "echo {ns} > /sys/class/net/{device}/gro_flush_timeout; \
                echo {defers} > /sys/class/net/{device}/napi_defer_hard_irqs",
-        find: gro_flush,
-    },
-    Check {
-        code: "rings",
-        needs: Needs::Card,
+    }),
+    check("rings", Needs::Card, rings).texts(Texts {
         effect: "a short receive ring drops bursts while its CPU is late: a retransmission of ms, \
                  or a lost datagram",
         show: "ethtool -g {device}",
         mend: "ethtool -G {device} rx {rx-max}",
         undo: "ethtool -G {device} rx {rx}",
-        find: rings,
-    },
-    Check {
-        code: "rps",
-        needs: Needs::Route,
+    }),
+    check("rps", Needs::Route, rps).texts(Texts {
         effect: "each received packet is handed to another CPU, by an interrupt between the two: \
                  some 1 to 5 µs",
         show: "grep . /sys/class/net/{device}/queues/rx-*/rps_cpus",
         mend: "for q in /sys/class/net/{device}/queues/rx-*/rps_cpus; do echo 0 > $q; done",
         undo: "{undo}",
-        find: rps,
-    },
-    Check {
-        code: "xps",
-        needs: Needs::Route,
+    }),
+    check("xps", Needs::Route, xps).texts(Texts {
         effect: "without it any CPU sends through any queue: their locks and the completions' \
                  interrupts cross between CPUs, some tenths of a µs each",
         show: "grep . /sys/class/net/{device}/queues/tx-*/xps_cpus",
         mend: "echo 1 > /sys/class/net/{device}/queues/tx-0/xps_cpus  # and so on, a queue for \
                each CPU",
         undo: "for q in /sys/class/net/{device}/queues/tx-*/xps_cpus; do echo 0 > $q; done",
-        find: xps,
-    },
-    Check {
-        code: "numa-node",
-        needs: Needs::Card,
+    }),
+    check("numa-node", Needs::Card, numa_node).texts(Texts {
         effect: "packets cross between the nodes: some 0.1 µs for each cache line that does, \
                  tenths of a µs a round trip",
         show: "cat /sys/class/net/{device}/device/numa_node; lscpu | grep NUMA",
         mend: "--cpus with CPUs of node {node}: {near}",
-        find: numa_node,
-        ..CHECK
-    },
-    Check {
-        code: "softnet-drops",
+        undo: "",
+    }),
+    check("softnet-drops", Needs::Nothing, |host| {
+        softnet(host, "packets", Level::Spoils, |all| all.dropped).raising(
+            host,
+            "net.core.netdev_max_backlog",
+            4,
+        )
+    })
+    .texts(Texts {
         effect: "a packet lost within this machine: a retransmission after some ms, or a datagram \
                  that never comes",
         show: "cat /proc/net/softnet_stat  # a line per CPU, hexadecimal: the second column",
         mend: "{mend}",
         undo: "{undo}",
-        find: |host| {
-            softnet(host, "packets", Level::Spoils, |all| all.dropped).raising(
-                host,
-                "net.core.netdev_max_backlog",
-                4,
-            )
-        },
-        ..CHECK
-    },
-    Check {
-        code: "softnet-squeezes",
+    }),
+    check("softnet-squeezes", Needs::Nothing, |host| {
+        softnet(host, "times", Level::Note, |all| all.squeezed).raising(
+            host,
+            "net.core.netdev_budget",
+            2,
+        )
+    })
+    .texts(Texts {
         effect: "packets were left for the next softirq, or for ksoftirqd, which takes turns with \
                  other threads: some ms",
         show: "cat /proc/net/softnet_stat  # a line per CPU, hexadecimal: the third column",
         mend: "{mend}",
         undo: "{undo}",
-        find: |host| {
-            softnet(host, "times", Level::Note, |all| all.squeezed).raising(
-                host,
-                "net.core.netdev_budget",
-                2,
-            )
-        },
-        ..CHECK
-    },
-    Check {
-        code: "busy-poll",
+    }),
+    check("busy-poll", Needs::Nothing, |host| {
+        let environment = &host.environment;
+        let set = (environment.busy_read_us, environment.busy_poll_us);
+        let (Some(read), Some(poll)) = set else {
+            return unknown("net.core.busy_read and busy_poll do not show");
+        };
+        let is_missed = read == 0 && host.link.hardware;
+        noted(is_missed, format!("busy_read is {read} µs, busy_poll {poll} µs"))
+            .figure(count(read), "us")
+            .with("read", read)
+            .with("poll", poll)
+    })
+    .texts(Texts {
         effect: "without it each packet waits for an interrupt and a softirq, some 2 to 10 µs with \
                  a card; two machines that differ in it do not compare",
         show: "sysctl net.core.busy_read net.core.busy_poll",
         mend: "sysctl -w net.core.busy_read=50 net.core.busy_poll=50  # where the driver can",
         undo: "sysctl -w net.core.busy_read={read} net.core.busy_poll={poll}",
-        find: |host| {
-            let environment = &host.environment;
-            let set = (environment.busy_read_us, environment.busy_poll_us);
-            let (Some(read), Some(poll)) = set else {
-                return unknown("net.core.busy_read and busy_poll do not show");
-            };
-            let is_missed = read == 0 && host.link.hardware;
-            noted(is_missed, format!("busy_read is {read} µs, busy_poll {poll} µs"))
-                .figure(count(read), "us")
-                .with("read", read)
-                .with("poll", poll)
-        },
-        ..CHECK
-    },
+    }),
 ];
 
 fn route(host: &HostSnapshot) -> Seen {

@@ -55,7 +55,6 @@ pub(super) struct Sample {
     pub(super) after: Counters,
     pub(super) interrupts_before: Interrupts,
     pub(super) interrupts: Interrupts,
-    /// Between the two.
     pub(super) span: Nanos,
     /// Of each CPU that could be spun on.
     pub(super) noise: BTreeMap<u32, Noise>,

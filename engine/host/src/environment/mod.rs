@@ -21,7 +21,6 @@ use tare_stats::result::{Device, Environment, IdleState};
 
 /// Looks at this machine, and at the device of the route to `route_to`. To be called on a thread
 /// that is not pinned, outside the measured phase.
-#[must_use]
 pub fn capture(route_to: Option<SocketAddr>) -> Environment {
     let files = Files::default();
     let in_kubernetes = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
@@ -75,11 +74,10 @@ pub(crate) fn read(files: &Files, allowed: &[u32], in_kubernetes: bool) -> Envir
 }
 
 fn cpu_model(files: &Files) -> Option<String> {
-    files
-        .value_of("/proc/cpuinfo", "model name")
-        // Arm names no model there, but the device tree names the machine.
-        .or_else(|| files.word("/proc/device-tree/model"))
-        .map(|model| model.trim_end_matches('\0').to_owned())
+    // Arm names no model there, but the device tree names the machine.
+    let device_tree = || files.word("/proc/device-tree/model");
+    let model = files.value_of("/proc/cpuinfo", "model name").or_else(device_tree)?;
+    Some(model.trim_end_matches('\0').to_owned())
 }
 
 pub(crate) fn governor(files: &Files, cpu: u32) -> Option<String> {
@@ -94,33 +92,23 @@ fn turbo(files: &Files) -> Option<bool> {
 
 pub(crate) fn idle_states(files: &Files, cpu: u32) -> Vec<IdleState> {
     let directory = format!("{CPU_DIRECTORY}/cpu{cpu}/cpuidle");
-    files
-        .names(&directory)
-        .iter()
-        .filter_map(|state| {
-            Some(IdleState {
-                name: files.word(format!("{directory}/{state}/name"))?,
-                exit_latency_us: files.number(format!("{directory}/{state}/latency"))?,
-                disabled: files.number(format!("{directory}/{state}/disable")) == Some(1),
-            })
+    let state = |state: &String| {
+        Some(IdleState {
+            name: files.word(format!("{directory}/{state}/name"))?,
+            exit_latency_us: files.number(format!("{directory}/{state}/latency"))?,
+            disabled: files.number(format!("{directory}/{state}/disable")) == Some(1),
         })
-        .collect()
+    };
+    files.names(&directory).iter().filter_map(state).collect()
 }
 
 fn seccomp(files: &Files) -> Option<String> {
-    let mode = files.value_of("/proc/self/status", "Seccomp")?;
-    let name = match mode.as_str() {
-        "0" => "off",
-        "1" => "strict",
-        "2" => "filter",
-        _ => return None,
-    };
-    Some(name.to_owned())
+    let mode: usize = files.value_of("/proc/self/status", "Seccomp")?.parse().ok()?;
+    ["off", "strict", "filter"].get(mode).map(|&name| name.to_owned())
 }
 
 /// The device that packets to `to` leave through, as the kernel's own route lookup says: an address
 /// of this very machine goes through `lo`, whichever device holds it.
-#[must_use]
 pub fn route_device(to: IpAddr) -> Option<Device> {
     let index = Netlink::open().ok()?.route(to).ok()?.device?;
     device_numbered(index)
@@ -225,34 +213,26 @@ mod tests {
             ..Environment::default()
         };
         assert_eq!(read(&fixture.files(), &[], false), expected);
-    }
-
-    #[test]
-    fn boost_is_turbo_by_another_name() {
-        let boost = "/sys/devices/system/cpu/cpufreq/boost";
-        let fixture = Fixture::new(&[(boost, "1")]);
-        assert_eq!(turbo(&fixture.files()), Some(true));
-        fixture.write(boost, "0");
-        assert_eq!(turbo(&fixture.files()), Some(false));
+        // Boost is turbo by another name.
+        for (boost, is_on) in [("1", true), ("0", false)] {
+            fixture.write("/sys/devices/system/cpu/cpufreq/boost", boost);
+            assert_eq!(turbo(&fixture.files()), Some(is_on));
+        }
     }
 
     #[test]
     fn a_device_without_hardware_behind_it_has_no_node_and_no_speed() {
-        let net = "/sys/class/net";
         let fixture = Fixture::new(&[
-            (&format!("{net}/eth0/mtu"), "9000"),
-            (&format!("{net}/eth0/speed"), "25000"),
-            (&format!("{net}/eth0/device/numa_node"), "1"),
-            (&format!("{net}/lo/mtu"), "65536"),
-            (&format!("{net}/lo/speed"), "-1"),
-            (&format!("{net}/lo/device/numa_node"), "-1"),
+            ("/sys/class/net/eth0/mtu", "9000"),
+            ("/sys/class/net/eth0/speed", "25000"),
+            ("/sys/class/net/eth0/device/numa_node", "1"),
+            ("/sys/class/net/lo/mtu", "65536"),
+            ("/sys/class/net/lo/speed", "-1"),
+            ("/sys/class/net/lo/device/numa_node", "-1"),
         ]);
         let files = fixture.files();
-        std::os::unix::fs::symlink(
-            "../../bus/pci/drivers/ice",
-            files.path(format!("{net}/eth0/device/driver")),
-        )
-        .unwrap();
+        let driver = fixture.path("/sys/class/net/eth0/device/driver");
+        std::os::unix::fs::symlink("../../bus/pci/drivers/ice", driver).unwrap();
         let expected = Device {
             name: "eth0".into(),
             mtu_bytes: Some(9000),

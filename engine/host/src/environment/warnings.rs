@@ -38,120 +38,115 @@ pub struct WarningContext {
 }
 
 /// One warning for each thing that is so in `environment` and matters in `context`.
-#[must_use]
 pub fn warnings(environment: &Environment, context: &WarningContext) -> Vec<Warning> {
-    let found = of_machine(environment, context).into_iter().chain(of_run(environment, context));
-    let warning = |(code, message, advice): Found| Warning {
-        code: code.to_owned(),
-        message: if context.server_side { format!("at the server: {message}") } else { message },
-        advice,
-    };
-    found.map(warning).collect()
+    let mut found = of_machine(environment, context);
+    found.extend(of_run(environment, context));
+    if context.server_side {
+        for warning in &mut found {
+            warning.message.insert_str(0, "at the server: ");
+        }
+    }
+    found
 }
 
-/// Code, message and advice.
-type Found = (&'static str, String, String);
-
-fn of_machine(environment: &Environment, context: &WarningContext) -> Vec<Found> {
-    let mut found = Vec::new();
-    if let Some(governor) = environment.governor.as_deref().filter(|name| *name != "performance") {
-        found.push((
+fn of_machine(environment: &Environment, context: &WarningContext) -> Vec<Warning> {
+    let governor = environment.governor.as_deref().filter(|name| *name != "performance");
+    let governor = governor.map(|name| {
+        Warning::new(
             "governor",
-            format!("the frequency governor is {governor}: the clock rate changes while measuring"),
-            "cpupower frequency-set -g performance".to_owned(),
-        ));
-    }
+            format!("the frequency governor is {name}: the clock rate changes while measuring"),
+            "cpupower frequency-set -g performance",
+        )
+    });
     // Over loopback a CPU that spins is the only one that works, and it never idles. Over a device
     // the CPU that takes its interrupts does.
     let is_loopback = environment.device.as_ref().is_some_and(|device| device.name == "lo");
-    let is_deep =
-        |state: &&IdleState| !state.disabled && state.exit_latency_us > EXIT_LATENCY_MAX_US;
+    let is_idle = !context.no_idle && !(context.spinning && is_loopback);
+    let is_deep = |state: &&IdleState| {
+        is_idle && !state.disabled && state.exit_latency_us > EXIT_LATENCY_MAX_US
+    };
     let deep = environment.idle_states.iter().filter(is_deep);
-    if let Some(IdleState { name, exit_latency_us: us, .. }) =
-        deep.max_by_key(|state| state.exit_latency_us)
-        && !context.no_idle
-        && !(context.spinning && is_loopback)
-    {
-        found.push((
+    let idle = deep.max_by_key(|state| state.exit_latency_us).map(|state| {
+        let IdleState { name, exit_latency_us: us, .. } = state;
+        Warning::new(
             "idle-states",
             format!("idle CPUs take up to {us} µs to wake from {name}"),
-            "as root: --no-idle for this run, or cpupower idle-set -D 10".to_owned(),
-        ));
-    }
-    if let Some(source) = environment.clock_source.as_deref().filter(|name| !is_fast_clock(name)) {
-        found.push((
+            "as root: --no-idle for this run, or cpupower idle-set -D 10",
+        )
+    });
+    let source = environment.clock_source.as_deref().filter(|name| !is_fast_clock(name));
+    let clock = source.map(|source| {
+        Warning::new(
             "clock-source",
             format!(
                 "the clock source is {source}: each reading is slow, since it enters the kernel"
             ),
             "echo tsc > /sys/devices/system/clocksource/clocksource0/current_clocksource, where the \
-             CPU has a stable one"
-                .to_owned(),
-        ));
-    }
-    if let Some(limit) = environment.cgroup_cpu_limit.filter(|&limit| limit < 2.0) {
-        found.push((
+             CPU has a stable one",
+        )
+    });
+    let quota = environment.cgroup_cpu_limit.filter(|&limit| limit < 2.0).map(|limit| {
+        Warning::new(
             "cpu-quota",
             format!(
                 "the cgroup may use {limit} CPUs: once that is used up it stands still for tens of \
                  milliseconds"
             ),
             "raise it to 2 or more (docker run --cpus 2, resources.limits.cpu in a pod), or --wait \
-             block"
-                .to_owned(),
-        ));
-    }
-    found
+             block",
+        )
+    });
+    [governor, idle, clock, quota].into_iter().flatten().collect()
 }
 
 pub(crate) fn is_fast_clock(source: &str) -> bool {
     FAST_CLOCKS.contains(&source)
 }
 
-fn of_run(environment: &Environment, context: &WarningContext) -> Vec<Found> {
-    let mut found = Vec::new();
+fn of_run(environment: &Environment, context: &WarningContext) -> Vec<Warning> {
     let mut both = context.cpus.clone();
     both.retain(|cpu| context.other_end_cpus.contains(cpu));
-    if !both.is_empty() {
+    let cpu = (!both.is_empty()).then(|| {
         let both = format_cpus(&both);
-        found.push((
+        Warning::new(
             "shares-cpu",
             format!("both ends work on CPU {both}, and wait for each other there"),
-            "give each end CPUs of its own with --cpus, or --wait block".to_owned(),
-        ));
-    }
-    if let Some((ours, theirs)) = context.shared_cores.first() {
-        found.push((
+            "give each end CPUs of its own with --cpus, or --wait block",
+        )
+    });
+    let core = context.shared_cores.first().map(|(ours, theirs)| {
+        Warning::new(
             "shares-core",
             format!(
-                "CPUs {ours} and {theirs} of the two ends are threads of one core, and slow each other"
+                "CPUs {ours} and {theirs} of the two ends are threads of one core, and slow each \
+                 other"
             ),
-            "choose CPUs of different cores with --cpus (lscpu -e shows them)".to_owned(),
-        ));
-    }
-    if let Some(Fill { used, max }) = environment.conntrack {
-        let percent = used.saturating_mul(100) / max.max(1);
-        if percent >= CONNTRACK_FULL_PERCENT {
-            let more = max.saturating_mul(2);
-            found.push((
-                "conntrack-full",
-                format!(
-                    "the conntrack table is {percent} % full ({used} of {max}): new connections may \
-                     be dropped"
-                ),
-                format!("sysctl -w net.netfilter.nf_conntrack_max={more}"),
-            ));
-        }
-    }
+            "choose CPUs of different cores with --cpus (lscpu -e shows them)",
+        )
+    });
+    let percent = |Fill { used, max }: Fill| used.saturating_mul(100) / max.max(1);
+    let full = environment.conntrack.filter(|&fill| percent(fill) >= CONNTRACK_FULL_PERCENT);
+    let conntrack = full.map(|fill @ Fill { used, max }| {
+        let (percent, more) = (percent(fill), max.saturating_mul(2));
+        Warning::new(
+            "conntrack-full",
+            format!(
+                "the conntrack table is {percent} % full ({used} of {max}): new connections may \
+                 be dropped"
+            ),
+            format!("sysctl -w net.netfilter.nf_conntrack_max={more}"),
+        )
+    });
     let needed = context.descriptors_needed;
-    if let Some(limit) = environment.descriptors_limit.filter(|&limit| needed > limit) {
-        found.push((
+    let limit = environment.descriptors_limit.filter(|&limit| needed > limit);
+    let descriptors = limit.map(|limit| {
+        Warning::new(
             "descriptors",
             format!("{needed} open descriptors are needed and {limit} are allowed"),
             format!("ulimit -n {needed}, for a container docker run --ulimit nofile={needed}"),
-        ));
-    }
-    found
+        )
+    });
+    [cpu, core, conntrack, descriptors].into_iter().flatten().collect()
 }
 
 #[cfg(test)]
@@ -164,20 +159,25 @@ mod tests {
         found.into_iter().map(|warning| warning.code).collect()
     }
 
-    fn state(name: &str, exit_latency_us: u64, disabled: bool) -> IdleState {
-        IdleState { name: name.into(), exit_latency_us, disabled }
+    fn states(states: &[(&str, u64, bool)]) -> Vec<IdleState> {
+        let state = |&(name, exit_latency_us, disabled): &(&str, u64, bool)| IdleState {
+            name: name.into(),
+            exit_latency_us,
+            disabled,
+        };
+        states.iter().map(state).collect()
     }
 
     /// A machine on which everything is wrong, and a run for which all of it matters.
     fn worst() -> (Environment, WarningContext) {
         let environment = Environment {
             governor: Some("powersave".into()),
-            idle_states: vec![
-                state("POLL", 0, false),
-                state("C1E", 11, false),
-                state("C3", 85, false),
-                state("C6", 133, true),
-            ],
+            idle_states: states(&[
+                ("POLL", 0, false),
+                ("C1E", 11, false),
+                ("C3", 85, false),
+                ("C6", 133, true),
+            ]),
             clock_source: Some("hpet".into()),
             cgroup_cpu_limit: Some(1.5),
             conntrack: Some(Fill { used: 81, max: 100 }),
@@ -195,8 +195,8 @@ mod tests {
     }
 
     #[test]
-    fn everything_wrong_is_told_with_its_figure() {
-        let (environment, context) = worst();
+    fn everything_wrong_is_reported_with_its_figure() {
+        let (environment, mut context) = worst();
         let found = warnings(&environment, &context);
         let expected = [
             ("governor", "powersave"),
@@ -215,13 +215,16 @@ mod tests {
             assert!(!warning.advice.is_empty());
         }
         assert!(found[1].advice.contains("--no-idle"));
+        context.server_side = true;
+        let found = warnings(&environment, &context);
+        assert!(found.iter().all(|warning| warning.message.starts_with("at the server: ")));
     }
 
     #[test]
     fn a_tuned_machine_and_an_unknown_one_have_none() {
         let tuned = Environment {
             governor: Some("performance".into()),
-            idle_states: vec![state("C1", 2, false), state("C6", 133, true)],
+            idle_states: states(&[("C1", 2, false), ("C6", 133, true)]),
             clock_source: Some("tsc".into()),
             cgroup_cpu_limit: Some(2.0),
             conntrack: Some(Fill { used: 79, max: 100 }),
@@ -244,25 +247,17 @@ mod tests {
     #[test]
     fn idle_states_matter_only_where_something_idles() {
         let (mut environment, mut context) = worst();
-        let warned = |environment: &Environment, context: &WarningContext| {
-            codes(environment, context).contains(&"idle-states".to_owned())
-        };
-        let device = |name: &str| Some(Device { name: name.into(), ..Device::default() });
-        environment.device = device("lo");
-        assert!(warned(&environment, &context));
-        context.spinning = true;
-        assert!(!warned(&environment, &context));
-        environment.device = device("eth0");
-        assert!(warned(&environment, &context), "the CPU that takes the interrupts idles");
-        context.no_idle = true;
-        assert!(!warned(&environment, &context));
-    }
-
-    #[test]
-    fn the_servers_warnings_say_so() {
-        let (environment, mut context) = worst();
-        context.server_side = true;
-        let found = warnings(&environment, &context);
-        assert!(found.iter().all(|warning| warning.message.starts_with("at the server: ")));
+        for (device, spinning, no_idle, is_warned) in [
+            ("lo", false, false, true),
+            ("lo", true, false, false),
+            // The CPU that takes the interrupts idles.
+            ("eth0", true, false, true),
+            ("eth0", true, true, false),
+        ] {
+            environment.device = Some(Device { name: device.into(), ..Device::default() });
+            (context.spinning, context.no_idle) = (spinning, no_idle);
+            let codes = codes(&environment, &context);
+            assert_eq!(codes.contains(&"idle-states".to_owned()), is_warned, "{device}");
+        }
     }
 }

@@ -13,7 +13,7 @@ use std::result::Result as StdResult;
 use nix::unistd::geteuid;
 use sha2::{Digest, Sha256};
 
-use crate::journal::{Change, Journal, Note};
+use crate::journal::{Journal, Note};
 use shell::{End, Ended, Patience, SHELL};
 use tare_units::bounds::{HOOK_GRACE, HOOK_MAX};
 use tare_units::control::Interrupt;
@@ -44,7 +44,6 @@ pub struct Hooks {
 
 impl Hooks {
     /// Hooks that write down in `journal` what is to be undone.
-    #[must_use]
     pub fn new(journal: Journal, interrupt: &Interrupt) -> Self {
         let patience = Patience { limit: HOOK_MAX, grace: HOOK_GRACE };
         Self { journal, interrupt: interrupt.clone(), patience }
@@ -75,7 +74,7 @@ impl Hooks {
             // As `leave` does. A NUL cannot be quoted, but neither can such a command start.
             let words = [arm, after].map(|word| shlex::try_quote(word).unwrap_or_default());
             let undo = format!("TARE_ARM={} sh -c {}", words[0], words[1]);
-            let note = self.journal.note(&what, Change::Command { name: arm, undo: &undo });
+            let note = self.journal.note_command(arm, &what, undo);
             let note = note.map_err(|error| Refused { why: Some(error), unclean: None })?;
             entered.pending = Some((after.clone(), note));
         }
@@ -104,10 +103,9 @@ impl Hooks {
             End::Exited(status) => {
                 // POSIX: 126 cannot be executed, 127 not found. No user's rights change that.
                 let is_command = matches!(status.code(), Some(126 | 127));
-                let remedy = if geteuid().is_root() || is_command {
-                    "mend the command"
-                } else {
-                    "mend the command, or run as root"
+                let remedy = match geteuid().is_root() || is_command {
+                    true => "mend the command",
+                    false => "mend the command, or run as root",
                 };
                 (format!("failed with {}", shell::describe(*status)), remedy)
             }
@@ -129,12 +127,9 @@ impl Hooks {
                 "start tare where SIGCHLD is not ignored",
             ),
         };
-        let said = match ended.said.as_str() {
-            "" => String::new(),
-            said => format!(": {said}"),
-        };
-        let hint = hint(command);
-        Some(Error::environment(format!("{flag} {arm}='{hint}' {how}{said}")).remedy(remedy))
+        let colon = if ended.said.is_empty() { "" } else { ": " };
+        let message = format!("{flag} {arm}='{}' {how}{colon}{}", hint(command), ended.said);
+        Some(Error::environment(message).remedy(remedy))
     }
 }
 
@@ -153,19 +148,15 @@ pub struct Refused {
 /// The first word of a command, unless it sets a variable, which may hold a secret.
 fn hint(command: &str) -> Cow<'_, str> {
     let mut words = command.split_whitespace();
-    let first = words.next().unwrap_or_default();
-    if first.contains('=') || first.chars().any(char::is_control) {
-        return "…".into();
-    }
-    match words.next() {
-        None => first.into(),
-        Some(_) => format!("{first} …").into(),
+    match (words.next().unwrap_or_default(), words.next()) {
+        (first, _) if first.contains('=') || first.chars().any(char::is_control) => "…".into(),
+        (first, None) => first.into(),
+        (first, Some(_)) => format!("{first} …").into(),
     }
 }
 
 /// A command as a report shows it: its first word, and the beginning of its SHA-256, by which two
 /// results tell whether they ran the same. Its other words may be secrets.
-#[must_use]
 pub fn shown(command: &str) -> String {
     let digest = Sha256::digest(command);
     let digest: String = digest[..4].iter().map(|byte| format!("{byte:02x}")).collect();
@@ -207,13 +198,11 @@ impl Entered<'_> {
             ));
         };
         let ended = shell::run(&after, arm, *patience, interrupt, Some(&mut tell));
-        match self.hooks.failure("--after", arm, &after, &ended) {
-            None => {
-                note.settle();
-                Ok(())
-            }
-            Some(error) => Err(error.remedy(format!("to undo it: {}", note.undo_command))),
+        if let Some(error) = self.hooks.failure("--after", arm, &after, &ended) {
+            return Err(error.remedy(format!("to undo it: {}", note.undo_command)));
         }
+        note.settle();
+        Ok(())
     }
 }
 

@@ -132,6 +132,7 @@ fn nap() {
     let _ = poll(&mut [], LOOK_MS);
 }
 
+/// Naps until that is so, or for so long.
 fn wait(limit: Nanos, is_over: impl Fn() -> bool) {
     let started = Instant::now();
     while !is_over() && started.elapsed() < limit.into() {
@@ -219,10 +220,9 @@ fn last_words(bytes: &[u8]) -> String {
     let mut last: Vec<&str> = said.rev().take(LINES_SHOWN).collect();
     last.reverse();
     let line: Vec<char> = last.join(" / ").chars().filter(|c| !is_deceptive(*c)).collect();
-    match line.len().checked_sub(CHARACTERS_SHOWN) {
-        None | Some(0) => line.into_iter().collect(),
-        Some(surplus) => format!("…{}", String::from_iter(&line[surplus..])),
-    }
+    let surplus = line.len().saturating_sub(CHARACTERS_SHOWN);
+    let dots = if surplus > 0 { "…" } else { "" };
+    format!("{dots}{}", String::from_iter(&line[surplus..]))
 }
 
 /// In words: `exit code 3`, `signal 9 (SIGKILL)`.
@@ -241,16 +241,22 @@ pub(super) fn describe(status: ExitStatus) -> String {
 mod tests {
     use super::*;
     use crate::fixtures::Fixture;
-    use std::time::Duration;
+    use std::fs::read_to_string;
 
     const PATIENCE: Patience =
         Patience { limit: Nanos::from_secs(60), grace: Nanos::from_secs(10) };
     /// For commands that would not end by themselves.
-    const SHORT: Patience =
-        Patience { limit: Nanos::from_millis(500), grace: Nanos::from_secs(10) };
+    const SHORT: Patience = Patience { limit: Nanos::from_millis(500), ..PATIENCE };
 
     fn plain(command: &str) -> Ended {
         run(command, "tuned", PATIENCE, &Interrupt::default(), None)
+    }
+
+    /// Runs what does not end by itself.
+    fn endless(command: &str, patience: Patience) -> String {
+        let ended = run(command, "a", patience, &Interrupt::default(), None);
+        assert!(matches!(ended.end, End::TimedOut), "{ended:?}");
+        ended.said
     }
 
     fn exit_code(ended: &Ended) -> Option<i32> {
@@ -261,15 +267,25 @@ mod tests {
     }
 
     #[test]
-    fn the_end_and_the_last_words_are_told() {
-        let ended = plain("echo result; echo one >&2; echo two >&2; echo >&2; printf three >&2");
-        assert_eq!(exit_code(&ended), Some(0));
-        assert_eq!(ended.said, "two / three");
-        let ended = plain("echo \"$TARE_ARM\"; cat; exit 3");
-        assert_eq!(exit_code(&ended), Some(3));
-        assert_eq!(ended.said, "tuned", "nothing is on stdin");
+    fn the_end_and_the_last_words_are_reported() {
+        for (command, code, said) in [
+            (
+                "echo result; echo one >&2; echo two >&2; echo >&2; printf three >&2",
+                0,
+                "two / three",
+            ),
+            // Nothing is on stdin.
+            ("echo \"$TARE_ARM\"; cat; exit 3", 3, "tuned"),
+            // Outputs that are closed early are no end.
+            ("exec >&- 2>&-; sleep 0.05; exit 4", 4, ""),
+        ] {
+            let ended = plain(command);
+            assert_eq!((exit_code(&ended), ended.said.as_str()), (Some(code), said));
+        }
         let End::Exited(status) = plain("kill -KILL $$").end else { panic!("it did end") };
         assert_eq!(describe(status), "signal 9 (SIGKILL)");
+        assert!(matches!(plain("kill -TTIN $$; exit 5").end, End::WantedTerminal));
+        assert!(matches!(plain("a\0b").end, End::NotStarted(_)));
     }
 
     #[test]
@@ -285,57 +301,29 @@ mod tests {
         assert_eq!(last_words(long.as_bytes()), format!("…{}", "é".repeat(CHARACTERS_SHOWN)));
     }
 
-    /// Whether a process is there, and is no zombie.
-    fn runs(pid: &str) -> bool {
-        std::fs::read_to_string(format!("/proc/{pid}/stat"))
-            .is_ok_and(|stat| !stat.contains(") Z "))
-    }
-
-    /// Waits for the end of a process that was killed by somebody else.
-    fn await_end(pid: &str) {
-        let started = Instant::now();
-        while runs(pid) {
-            assert!(started.elapsed() < Duration::from_secs(10), "{pid} goes on");
-            std::thread::yield_now();
-        }
-    }
-
     #[test]
     fn what_takes_too_long_is_ended_with_all_its_group() {
-        let ended = run("sleep 600 & echo $!; sleep 600", "a", SHORT, &Interrupt::default(), None);
-        assert!(matches!(ended.end, End::TimedOut), "{ended:?}");
-        assert!(!ended.said.is_empty());
-        await_end(&ended.said);
-    }
-
-    #[test]
-    fn what_does_not_listen_is_killed() {
+        let pid = endless("sleep 600 & echo $!; sleep 600", SHORT);
+        assert!(!pid.is_empty());
+        // It was killed, and is a zombie until somebody else reaps it.
+        let runs =
+            || read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+        wait(Nanos::from_secs(10), || !runs());
+        assert!(!runs(), "{pid} goes on");
+        // What does not listen is killed, and no zombie of our own is left.
         let patience = Patience { grace: Nanos::from_millis(20), ..SHORT };
-        let ended = run(
-            "trap '' TERM; echo $$; while :; do sleep 600; done",
-            "a",
-            patience,
-            &Interrupt::default(),
-            None,
-        );
-        assert!(matches!(ended.end, End::TimedOut), "{ended:?}");
-        assert!(!runs(&ended.said));
-        assert!(
-            !std::path::Path::new(&format!("/proc/{}", ended.said)).exists(),
-            "no zombie is left"
-        );
+        let pid = endless("trap '' TERM; echo $$; while :; do sleep 600; done", patience);
+        assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
     }
 
     #[test]
-    fn what_is_told_to_end_may_tidy_up() {
+    fn what_is_asked_to_end_may_tidy_up() {
         let fixture = Fixture::new(&[("/x", "")]);
-        let path = fixture.files().path("/x");
+        let path = fixture.path("/x");
         let tidy = format!("echo tidy >&2; echo tidy > {}; exit 0", path.display());
         let command = format!("echo at work >&2; trap '{tidy}' TERM; while :; do sleep 0.01; done");
-        let ended = run(&command, "a", SHORT, &Interrupt::default(), None);
-        assert!(matches!(ended.end, End::TimedOut), "{ended:?}");
-        assert_eq!(ended.said, "at work");
-        assert_eq!(std::fs::read_to_string(path).unwrap(), "tidy\n");
+        assert_eq!(endless(&command, SHORT), "at work");
+        assert_eq!(read_to_string(path).unwrap(), "tidy\n");
     }
 
     #[test]
@@ -344,18 +332,17 @@ mod tests {
         interrupt.raise();
         let ended = run("sleep 600", "a", PATIENCE, &interrupt, None);
         assert!(matches!(ended.end, End::Interrupted), "{ended:?}");
-        assert_eq!(exit_code(&plain("exit 7")), Some(7));
-        let mut told = 0;
-        let mut tell = || told += 1;
-        let ended = run("sleep 0.1; exit 7", "a", PATIENCE, &interrupt, Some(&mut tell));
-        assert_eq!((exit_code(&ended), told), (Some(7), 1), "told once");
+        let mut calls = 0;
+        let mut call = || calls += 1;
+        let ended = run("sleep 0.1; exit 7", "a", PATIENCE, &interrupt, Some(&mut call));
+        assert_eq!((exit_code(&ended), calls), (Some(7), 1));
     }
 
     #[test]
     fn what_stays_in_the_background_holds_nobody_up_and_may_write_on() {
         // It holds both pipes open, fills them more than once and fails if one is closed.
         let fixture = Fixture::new(&[("/x", "")]);
-        let [go, done] = ["go", "done"].map(|name| fixture.files().path(name));
+        let [go, done] = ["/go", "/done"].map(|name| fixture.path(name));
         let command = format!(
             "mkfifo {go} {done}; (read line < {go}; yes | head -c 200000 && yes | head -c 200000 >&2; echo $? > {done}) &",
             go = go.display(),
@@ -364,25 +351,8 @@ mod tests {
         let started = Instant::now();
         assert_eq!(exit_code(&plain(&command)), Some(0));
         // Else it would be ended at the limit, with its shell.
-        assert!(started.elapsed() < Duration::from(PATIENCE.limit));
+        assert!(started.elapsed() < PATIENCE.limit.into());
         std::fs::write(&go, "go\n").unwrap();
-        assert_eq!(std::fs::read_to_string(&done).unwrap(), "0\n");
-    }
-
-    #[test]
-    fn outputs_closed_early_are_no_end() {
-        let ended = plain("exec >&- 2>&-; sleep 0.05; exit 4");
-        assert_eq!(exit_code(&ended), Some(4));
-    }
-
-    #[test]
-    fn what_wants_the_terminal_is_ended_at_once() {
-        let ended = plain("kill -TTIN $$; exit 5");
-        assert!(matches!(ended.end, End::WantedTerminal), "{ended:?}");
-    }
-
-    #[test]
-    fn what_cannot_be_typed_cannot_be_started() {
-        assert!(matches!(plain("a\0b").end, End::NotStarted(_)));
+        assert_eq!(read_to_string(&done).unwrap(), "0\n");
     }
 }

@@ -3,6 +3,7 @@
 //! There is no cache: a run looks up a name once.
 
 use std::io::{self, Read, Write};
+use std::iter::repeat_n;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -29,7 +30,7 @@ pub(super) struct Config {
     search: Vec<String>,
     ndots: usize,
     timeout: Duration,
-    attempts: u32,
+    attempts: usize,
     rotate: bool,
 }
 
@@ -50,7 +51,7 @@ impl Config {
             match words.next() {
                 Some("nameserver") => {
                     let server = words.next().map(|word| super::address(word, port));
-                    config.servers.extend(server.and_then(|s| s.ok().flatten()));
+                    config.servers.extend(server.and_then(|server| server.ok().flatten()));
                 }
                 // The last of them counts.
                 Some("domain" | "search") => {
@@ -72,7 +73,7 @@ impl Config {
             ("timeout", Ok(seconds)) => {
                 self.timeout = Duration::from_secs(seconds.clamp(1, TIMEOUT_MAX).into());
             }
-            ("attempts", Ok(attempts)) => self.attempts = attempts.clamp(1, ATTEMPTS_MAX),
+            ("attempts", Ok(attempts)) => self.attempts = attempts.clamp(1, ATTEMPTS_MAX) as usize,
             ("rotate", _) => self.rotate = true,
             _ => {}
         }
@@ -86,12 +87,8 @@ impl Config {
         }
         let searched = self.search.iter().map(|domain| format!("{host}.{domain}."));
         let mut names: Vec<String> = searched.filter(|name| is_name(name)).collect();
-        let itself = format!("{host}.");
-        if host.matches('.').count() >= self.ndots {
-            names.insert(0, itself);
-        } else {
-            names.push(itself);
-        }
+        let is_first = host.matches('.').count() >= self.ndots;
+        names.insert(if is_first { 0 } else { names.len() }, format!("{host}."));
         names
     }
 
@@ -112,30 +109,12 @@ impl Config {
         }
         // One server that is down must leave time for another.
         let each = self.timeout.min(timeout / 2);
-        let mut failed = None;
-        for name in names {
-            match self.ask(&servers, name, each, deadline) {
-                Ok(found) if found.is_empty() => {}
-                Ok(found) => return Ok(found),
-                Err(why) => failed = Some(why),
-            }
-        }
-        failed.map_or_else(|| Ok(Vec::new()), Err)
-    }
-
-    fn ask(
-        &self,
-        servers: &[SocketAddr],
-        name: &str,
-        each: Duration,
-        deadline: Instant,
-    ) -> Result<Vec<IpAddr>, Option<String>> {
-        let mut failed = None;
-        for _ in 0..self.attempts {
-            for &server in servers {
+        let ask = |name: &String| {
+            let mut failed = None;
+            for &server in repeat_n(&servers, self.attempts).flatten() {
                 let now = Instant::now();
                 if now >= deadline {
-                    return Err(failed);
+                    break;
                 }
                 match ask_server(server, name, deadline.min(now + each)) {
                     Ok(found) => return Ok(found),
@@ -143,8 +122,17 @@ impl Config {
                     Err(error) => failed = Some(format!("{}: {error}", server.ip())),
                 }
             }
+            Err(failed)
+        };
+        let mut result = Ok(Vec::new());
+        for name in names {
+            match ask(name) {
+                Ok(found) if found.is_empty() => {}
+                Ok(found) => return Ok(found),
+                Err(why) => result = Err(why),
+            }
         }
-        Err(failed)
+        result
     }
 }
 
@@ -167,11 +155,8 @@ pub(super) fn is_name(name: &str) -> bool {
 }
 
 fn left(deadline: Instant) -> io::Result<Duration> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() {
-        return Err(io::ErrorKind::TimedOut.into());
-    }
-    Ok(left)
+    let left = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero());
+    left.ok_or_else(|| io::ErrorKind::TimedOut.into())
 }
 
 fn is_timeout(error: &io::Error) -> bool {
@@ -206,15 +191,12 @@ fn ask_server(server: SocketAddr, name: &str, deadline: Instant) -> io::Result<V
         };
         // The first two bytes of a message are its id (RFC 1035, section 4.1.1).
         let is_answered = |query: &Query<'_>| answer.starts_with(&query.id.to_be_bytes());
-        if let Some(at) = unanswered.iter().position(is_answered) {
-            let query = unanswered.remove(at);
-            match query
-                .read(answer)
-                .and_then(|read| read.map_or_else(|| over_tcp(server, &query, deadline), Ok))
-            {
-                Ok(addresses) => found.extend(addresses),
-                Err(error) => failed = Some(error),
-            }
+        let Some(at) = unanswered.iter().position(is_answered) else { continue };
+        let query = unanswered.remove(at);
+        let whole = query.read(answer).transpose();
+        match whole.unwrap_or_else(|| over_tcp(server, &query, deadline)) {
+            Ok(addresses) => found.extend(addresses),
+            Err(error) => failed = Some(error),
         }
     }
     match failed {
@@ -248,21 +230,20 @@ impl<'a> Query<'a> {
         if is_cut {
             return Ok(None);
         }
-        let refuse = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
+        let refuse = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why);
         let packet = Packet::parse(answer)
-            .map_err(|error| refuse(format!("its answer cannot be read ({error})")))?;
+            .map_err(|error| refuse(&format!("its answer cannot be read ({error})")))?;
         if !matches!(packet.rcode(), RCODE::NoError | RCODE::NameError) {
-            return Err(refuse(format!("it answered {:?}", packet.rcode())));
+            return Err(refuse(&format!("it answered {:?}", packet.rcode())));
         }
+        let Question { qname, qtype, .. } = &self.question;
         let asked = packet.questions.first();
-        let is_ours = asked.is_some_and(|asked| {
-            asked.qname == self.question.qname && asked.qtype == self.question.qtype
-        });
+        let is_ours = asked.is_some_and(|asked| asked.qname == *qname && asked.qtype == *qtype);
         if !is_ours || !packet.has_flags(PacketFlag::RESPONSE) {
-            return Err(refuse("its answer is to another question".to_owned()));
+            return Err(refuse("its answer is to another question"));
         }
         // Those of an alias come with it.
-        let wanted = packet.answers.iter().filter(|record| record.match_qtype(self.question.qtype));
+        let wanted = packet.answers.iter().filter(|record| record.match_qtype(*qtype));
         let found = wanted.filter_map(|record| match &record.rdata {
             RData::A(a) => Some(Ipv4Addr::from(a.address).into()),
             RData::AAAA(aaaa) => Some(Ipv6Addr::from(aaaa.address).into()),

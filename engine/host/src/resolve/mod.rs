@@ -9,6 +9,8 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::time::{Duration, Instant};
 
+use nix::net::if_::if_nametoindex;
+
 use crate::files::Files;
 use crate::unavailable::{any_address, ipv6_addresses};
 use tare_driver::device_name;
@@ -71,21 +73,20 @@ pub fn literal(host: &str, port: u16) -> Result<Option<SocketAddr>> {
 /// # Errors
 /// A usage error for what is none.
 pub fn local(text: &str) -> Result<SocketAddr> {
-    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
-    let bare = bare.unwrap_or(text);
+    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
     if let Some(address) = address(bare, 0)? {
         return Ok(address);
     }
-    let prefix = bare.split_once('/').filter(|(ip, _)| is_ip(ip));
-    let (why, remedy) = if let Some((ip, _)) = prefix {
-        (": it has the length of a prefix", format!("write {ip}"))
-    } else if nix::net::if_::if_nametoindex(bare).is_ok() {
-        let show = format!("ip -br addr show dev {bare}");
-        let remedy = format!("write one of the device's addresses ({show} lists them)");
-        (", it is a network device", remedy)
-    } else {
-        let remedy = "write one of this machine's as 10.0.0.1 or fd00::1 (ip -br addr lists them)";
-        ("", remedy.to_owned())
+    let (why, remedy) = match bare.split_once('/') {
+        Some((ip, _)) if is_ip(ip) => (": it has the length of a prefix", format!("write {ip}")),
+        _ if if_nametoindex(bare).is_ok() => (
+            ", it is a network device",
+            format!("write one of the device's addresses (ip -br addr show dev {bare} lists them)"),
+        ),
+        _ => (
+            "",
+            "write one of this machine's as 10.0.0.1 or fd00::1 (ip -br addr lists them)".into(),
+        ),
     };
     Err(Error::usage(format!("'{}' is no IP address{why}", text.escape_debug())).remedy(remedy))
 }
@@ -120,14 +121,10 @@ fn address(text: &str, port: u16) -> Result<Option<SocketAddr>> {
 /// section 2), so a zone that begins with 25 is taken without it, as by curl, unless a device has
 /// that name.
 fn zone_index(zone: &str) -> Option<u32> {
-    let named = |name: &str| nix::net::if_::if_nametoindex(name).ok();
-    let numbered = |digits: &str| {
-        let index = digits.parse().ok()?;
-        device_name(index).map(|_| index)
-    };
-    named(zone)
-        .or_else(|| decoded(zone).and_then(|zone| named(zone).or_else(|| numbered(zone))))
-        .or_else(|| numbered(zone))
+    let named = |name: &str| if_nametoindex(name).ok();
+    let numbered = |digits: &str| digits.parse().ok().filter(|&index| device_name(index).is_some());
+    let inner = decoded(zone).and_then(|zone| named(zone).or_else(|| numbered(zone)));
+    named(zone).or(inner).or_else(|| numbered(zone))
 }
 
 fn decoded(zone: &str) -> Option<&str> {
@@ -185,16 +182,13 @@ impl Names {
 
     /// The name as in `/etc/hosts`, which the C library too reads before any search list.
     fn in_hosts(&self, name: &str) -> Vec<IpAddr> {
-        let mut found: Vec<IpAddr> = Vec::new();
-        for line in self.hosts.lines() {
-            let line = line.split('#').next().unwrap_or("");
-            let mut words = line.split_whitespace();
-            if let Some(Ok(address)) = words.next().map(str::parse)
-                && words.any(|word| word.trim_end_matches('.').eq_ignore_ascii_case(name))
-            {
-                found.push(address);
-            }
-        }
+        let address_of = |line: &str| {
+            let mut words = line.split('#').next()?.split_whitespace();
+            let address = words.next()?.parse().ok()?;
+            let mut names = words.map(|word| word.trim_end_matches('.'));
+            names.any(|word| word.eq_ignore_ascii_case(name)).then_some(address)
+        };
+        let mut found: Vec<IpAddr> = self.hosts.lines().filter_map(address_of).collect();
         found.sort_by_key(IpAddr::is_ipv4);
         found
     }
@@ -219,11 +213,9 @@ impl Names {
                 .remedy("give an address, or check /etc/resolv.conf")
         })?;
         if found.is_empty() {
-            let tried = tried.join(", ");
-            return Err(Error::peer(format!(
-                "there is no host {host}: {asked} knows none of {tried}"
-            ))
-            .remedy("check its spelling, or give an address"));
+            let what =
+                format!("there is no host {host}: {asked} knows none of {}", tried.join(", "));
+            return Err(Error::peer(what).remedy("check its spelling, or give an address"));
         }
         Ok(found)
     }
@@ -260,9 +252,10 @@ fn ask_the_system(host: &str, timeout: Duration) -> Option<Vec<IpAddr>> {
     std::thread::Builder::new()
         .name("tare-resolve".into())
         .spawn(move || {
-            let found = (host.as_str(), 0).to_socket_addrs();
-            let addresses: Option<Vec<IpAddr>> =
-                found.ok().map(|all| all.map(|address| address.ip()).collect());
+            let addresses: Option<Vec<IpAddr>> = (host.as_str(), 0)
+                .to_socket_addrs()
+                .ok()
+                .map(|all| all.map(|address| address.ip()).collect());
             let _ = send.send(addresses);
         })
         .ok()?;
@@ -289,7 +282,7 @@ mod tests {
     type Zone = &'static [(&'static str, &'static str)];
 
     /// A DNS server on loopback that knows `zone`, refuses what ends in `broken.`, ignores what
-    /// ends in `silent.`, cuts its answers to what ends in `long.` off over UDP, and tells the
+    /// ends in `silent.`, cuts its answers to what ends in `long.` off over UDP, and hands on the
     /// names it was asked for. It ends with the test's process.
     fn serve(zone: Zone) -> (u16, Receiver<String>) {
         let (listener, socket) = loop {
@@ -367,10 +360,23 @@ mod tests {
         }
     }
 
-    fn strings(addresses: &[IpAddr]) -> Vec<String> {
-        let mut all: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    const LOOPBACK: &str = "nameserver 127.0.0.1\n";
+
+    /// Looks a name up, and sorts what is found.
+    fn found(names: &Names, host: &str) -> Vec<String> {
+        let found = names.lookup(host, PATIENCE).unwrap();
+        let mut all: Vec<String> = found.iter().map(ToString::to_string).collect();
         all.sort_unstable();
         all
+    }
+
+    /// Fails to look a name up, by whose fault and with these words.
+    fn fails(names: &Names, host: &str, timeout: Duration, fault: Fault, words: &[&str]) {
+        let error = names.lookup(host, timeout).unwrap_err();
+        assert_eq!(error.fault(), fault, "{host:?}: {error}");
+        for part in words {
+            assert!(error.to_string().contains(part), "{part}: {error}");
+        }
     }
 
     const POD: &str = "nameserver 127.0.0.1\n\
@@ -380,40 +386,33 @@ mod tests {
     fn a_short_name_is_found_through_the_search_list() {
         let (port, asked) =
             serve(&[("web.svc.cluster.local.", "10.0.0.7"), ("web.svc.cluster.local.", "fd00::7")]);
-        let found = names(POD, port).lookup("web", PATIENCE).unwrap();
-        assert_eq!(strings(&found), ["10.0.0.7", "fd00::7"]);
+        assert_eq!(found(&names(POD, port), "web"), ["10.0.0.7", "fd00::7"]);
         let mut order: Vec<String> = asked.try_iter().collect();
         order.dedup();
         assert_eq!(order, ["web.shop.svc.cluster.local.", "web.svc.cluster.local."]);
     }
 
     #[test]
-    fn a_name_with_one_family_is_found() {
-        let (port, _) = serve(&[("four.example.", "192.0.2.4"), ("six.example.", "2001:db8::6")]);
-        let names = names("nameserver 127.0.0.1\n", port);
-        let found = names.lookup("four.example", PATIENCE).unwrap();
-        assert_eq!(strings(&found), ["192.0.2.4"]);
-        let found = names.lookup("six.example.", PATIENCE).unwrap();
-        assert_eq!(strings(&found), ["2001:db8::6"]);
-    }
-
-    #[test]
-    fn a_server_that_is_down_leaves_time_for_the_next() {
-        let (port, _) = serve(&[("web.example.", "192.0.2.4")]);
-        let names = names("nameserver 127.0.0.2\nnameserver 127.0.0.1\n", port);
-        let found = names.lookup("web.example", PATIENCE).unwrap();
-        assert_eq!(strings(&found), ["192.0.2.4"]);
-    }
-
-    #[test]
-    fn what_was_cut_off_is_asked_for_over_tcp() {
-        let (port, _) = serve(&[("web.long.", "192.0.2.4"), ("web.long.", "2001:db8::6")]);
-        let names = names("nameserver 127.0.0.1\n", port);
-        let found = names.lookup("web.long", PATIENCE).unwrap();
-        assert_eq!(strings(&found), ["192.0.2.4", "2001:db8::6"]);
-        // Nobody there knows it either.
-        let error = names.lookup("other.long", PATIENCE).unwrap_err();
-        assert_eq!(error.fault(), Fault::Peer);
+    fn what_a_server_knows_is_found_whichever_way_it_has_to_be_asked() {
+        let (port, _) = serve(&[
+            ("four.example.", "192.0.2.4"),
+            ("six.example.", "2001:db8::6"),
+            ("web.long.", "192.0.2.4"),
+            ("web.long.", "2001:db8::6"),
+        ]);
+        let one = names(LOOPBACK, port);
+        assert_eq!(found(&one, "four.example"), ["192.0.2.4"]);
+        assert_eq!(found(&one, "six.example."), ["2001:db8::6"]);
+        // What was cut off is asked for over TCP.
+        assert_eq!(found(&one, "web.long"), ["192.0.2.4", "2001:db8::6"]);
+        fails(&one, "other.long", PATIENCE, Fault::Peer, &[]);
+        // A server that is down leaves time for the next.
+        let two = "nameserver 127.0.0.2\nnameserver 127.0.0.1\n";
+        assert_eq!(found(&names(two, port), "four.example"), ["192.0.2.4"]);
+        for _ in 0..4 {
+            let rotated = names(&format!("{two}options rotate\n"), port);
+            assert_eq!(found(&rotated, "four.example"), ["192.0.2.4"]);
+        }
     }
 
     #[test]
@@ -438,16 +437,6 @@ mod tests {
     }
 
     #[test]
-    fn a_rotated_list_still_finds_the_server_that_knows() {
-        let (port, _) = serve(&[("web.example.", "192.0.2.4")]);
-        let list = "nameserver 127.0.0.2\nnameserver 127.0.0.1\noptions rotate\n";
-        for _ in 0..4 {
-            let found = names(list, port).lookup("web.example", PATIENCE).unwrap();
-            assert_eq!(strings(&found), ["192.0.2.4"]);
-        }
-    }
-
-    #[test]
     fn dots_decide_what_is_tried_first() {
         let tried = |host: &str, ndots: u32| {
             let text = POD.replace("ndots:5", &format!("ndots:{ndots}"));
@@ -461,84 +450,62 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_says_what_was_tried_and_who_was_asked() {
+    fn why_nothing_is_found() {
         let (port, _) = serve(&[]);
-        let error = names(POD, port).lookup("web", PATIENCE).unwrap_err();
-        assert_eq!(error.fault(), Fault::Peer);
-        let text = error.to_string();
-        for part in ["no host web", "127.0.0.1", "web.svc.cluster.local.", " web."] {
-            assert!(text.contains(part), "{part}: {text}");
-        }
-    }
-
-    #[test]
-    fn a_server_that_fails_or_is_silent_is_no_unknown_name() {
-        let (port, _) = serve(&[]);
-        let names = names("nameserver 127.0.0.1\n", port);
-        let error = names.lookup("x.broken", PATIENCE).unwrap_err();
-        assert_eq!(error.fault(), Fault::Environment);
-        assert!(error.to_string().contains("127.0.0.1"), "{error}");
-
-        let error = names.lookup("x.silent", Duration::from_millis(200)).unwrap_err();
-        assert_eq!(error.fault(), Fault::Environment);
-        assert!(error.message().contains("no answer within 200 ms"), "{error}");
-    }
-
-    #[test]
-    fn hosts_and_localhost_need_no_server() {
-        let alone = Names { resolv_conf: Err(io::ErrorKind::NotFound.into()), ..names("", 1) };
-        let found = alone.lookup("GATEWAY", PATIENCE).unwrap();
-        assert_eq!(strings(&found), ["10.9.9.9", "fd00::9"]);
-        let found = alone.lookup("gw", PATIENCE).unwrap();
-        assert_eq!(strings(&found), ["10.9.9.9"]);
-        for name in ["x.localhost", "x.localhost."] {
-            let found = alone.lookup(name, PATIENCE).unwrap();
-            assert_eq!(strings(&found), ["127.0.0.1", "::1"], "{name}");
-        }
-        for name in ["localhost", "localhost."] {
-            let found = alone.lookup(name, PATIENCE).unwrap();
-            assert_eq!(strings(&found), ["127.0.0.1"], "{name}");
-        }
-    }
-
-    #[test]
-    fn with_nobody_to_ask_the_error_says_so() {
-        let missing = Names { resolv_conf: Err(io::ErrorKind::NotFound.into()), ..names("", 1) };
-        for names in [missing, names("# nothing\n", 1)] {
-            let error = names.lookup("web", PATIENCE).unwrap_err();
-            assert_eq!(error.fault(), Fault::Environment);
-            assert!(error.to_string().contains("/etc/resolv.conf"), "{error}");
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_a_name_is_a_usage_error() {
-        let names = names(POD, 1);
+        let pod = names(POD, port);
+        let tried = ["no host web", "127.0.0.1", "web.svc.cluster.local.", " web."];
+        fails(&pod, "web", PATIENCE, Fault::Peer, &tried);
         for host in ["", "a b", "a..b", "näme", "a\\.b", &"x".repeat(64)] {
-            let error = names.lookup(host, PATIENCE).unwrap_err();
-            assert_eq!(error.fault(), Fault::Usage, "{host:?}: {error}");
+            fails(&pod, host, PATIENCE, Fault::Usage, &[]);
         }
+        // A server that fails or is silent is no unknown name.
+        let one = names(LOOPBACK, port);
+        fails(&one, "x.broken", PATIENCE, Fault::Environment, &["127.0.0.1"]);
+        let silent = ["no answer within 200 ms"];
+        fails(&one, "x.silent", Duration::from_millis(200), Fault::Environment, &silent);
+        // Nobody is there to be asked.
+        let missing = Names { resolv_conf: Err(io::ErrorKind::NotFound.into()), ..names("", 1) };
+        for names in [&missing, &names("# nothing\n", 1)] {
+            fails(names, "web", PATIENCE, Fault::Environment, &["/etc/resolv.conf"]);
+        }
+        // Hosts and localhost need no server.
+        for (host, addresses) in [
+            ("GATEWAY", &["10.9.9.9", "fd00::9"][..]),
+            ("gw", &["10.9.9.9"]),
+            ("x.localhost", &["127.0.0.1", "::1"]),
+            ("x.localhost.", &["127.0.0.1", "::1"]),
+            ("localhost", &["127.0.0.1"]),
+            ("localhost.", &["127.0.0.1"]),
+        ] {
+            assert_eq!(found(&missing, host), addresses, "{host}");
+        }
+    }
+
+    /// The one address that a literal is.
+    fn one(host: &str) -> Result<String> {
+        resolve(host, 7117, Nanos::ZERO).map(|all| all[0].to_string())
     }
 
     #[test]
     fn addresses_are_taken_as_they_are() {
-        let one = |host: &str| resolve(host, 7117, Nanos::ZERO).map(|all| all[0].to_string());
-        assert_eq!(one("192.0.2.1").unwrap(), "192.0.2.1:7117");
-        assert_eq!(one("2001:db8::1").unwrap(), "[2001:db8::1]:7117");
-        // Connecting to them is connecting to this machine (connect(2) of Linux).
-        assert_eq!(one("0.0.0.0").unwrap(), "127.0.0.1:7117");
-        assert_eq!(one("::").unwrap(), "[::1]:7117");
-        assert_eq!(one("::ffff:10.0.0.1").unwrap(), "10.0.0.1:7117");
+        for (host, address) in [
+            ("192.0.2.1", "192.0.2.1:7117"),
+            ("2001:db8::1", "[2001:db8::1]:7117"),
+            // Connecting to them is connecting to this machine (connect(2) of Linux).
+            ("0.0.0.0", "127.0.0.1:7117"),
+            ("::", "[::1]:7117"),
+            ("::ffff:10.0.0.1", "10.0.0.1:7117"),
+        ] {
+            assert_eq!(one(host).unwrap(), address);
+        }
     }
 
     #[test]
     fn zones_are_devices_by_name_or_number_and_as_urls_write_them() {
-        let one = |host: &str| resolve(host, 7117, Nanos::ZERO).map(|all| all[0].to_string());
-        let lo = nix::net::if_::if_nametoindex("lo").unwrap();
-        let address = format!("[fe80::1%{lo}]:7117");
-        let forms = ["lo", "25lo", &lo.to_string(), &format!("25{lo}")];
-        for zone in forms {
-            assert_eq!(one(&format!("fe80::1%{zone}")).unwrap(), address, "{zone}");
+        let lo = if_nametoindex("lo").unwrap();
+        for zone in ["lo", "25lo", &lo.to_string(), &format!("25{lo}")] {
+            let address = one(&format!("fe80::1%{zone}")).unwrap();
+            assert_eq!(address, format!("[fe80::1%{lo}]:7117"), "{zone}");
         }
         for (host, part) in [
             ("fe80::1%tare-no", "there is no network device tare-no;"),

@@ -11,13 +11,13 @@ use super::{clients, default_wait, result, step_plan, vet_servers};
 use crate::run::observe::{Observer, Progress};
 use crate::run::plan::Stop;
 use crate::run::setting::Setting;
-use crate::run::step::{self, StepOutcome, StepPlan};
+use crate::run::step::{self, StepPlan};
 use crate::run::sweep::Step;
 use tare_driver::clock::{Clock, MonotonicClock};
-use tare_stats::result::{Bandwidth, Params};
+use tare_stats::result::Bandwidth;
 use tare_units::Nanos;
 use tare_units::bounds::LOAD_AHEAD_MAX;
-use tare_units::control::Phase;
+use tare_units::control::{Interrupt, Phase};
 use tare_units::error::{Error, Result};
 
 const WARMUP: Nanos = Nanos::from_millis(300);
@@ -45,10 +45,9 @@ impl Observer for Ahead {
 
 #[derive(Debug)]
 pub(crate) struct RunningLoad {
-    plan: BwPlan,
-    setting: Setting,
-    params: Params,
-    thread: JoinHandle<Result<StepOutcome<BulkTally>>>,
+    interrupt: Interrupt,
+    /// Comes to the first failure of a connection, and what was carried.
+    thread: JoinHandle<Result<(Option<Error>, Option<Bandwidth>)>>,
 }
 
 impl RunningLoad {
@@ -62,55 +61,57 @@ impl RunningLoad {
             connections: plan.streams.first().copied().unwrap_or(1),
             ..Step::default()
         };
-        let setting = Setting {
+        let interrupt = at.interrupt.of_part();
+        let at = Setting {
             cpus: at.machine.choose(1, &at.cpus)?.cpus,
             wait: default_wait(&plan, &at.machine),
             run_id: at.run_id.wrapping_add(1),
             began: MonotonicClock.now(),
-            interrupt: at.interrupt.of_part(),
+            interrupt: interrupt.clone(),
             separate: false,
             ..at.clone()
         };
-        // Overflows of listeners are counted by the step that it loads.
-        let step_plan = StepPlan { listener: None, ..step_plan(&plan, &setting, step) };
-        let clients = clients(&plan, &setting, step, &step_plan.cpus)?;
-        let params = plan::params(&plan, step, &setting.address);
-        let told = params.clone();
+        let until = MonotonicClock.now() + LOAD_AHEAD_MAX + plan.common.timeout;
         let (carries, carried) = bounded(1);
-        let (finish, merge) = (BulkClient::into_results, BulkTally::merge);
+        let load = move || {
+            let params = plan::params(&plan, step, &at.address);
+            // Overflows of listeners are counted by the step that it loads.
+            let step_plan = StepPlan { listener: None, ..step_plan(&plan, &at, step) };
+            let clients = clients(&plan, &at, step, &step_plan.cpus)?;
+            let (finish, merge) = (BulkClient::into_results, BulkTally::merge);
+            let mut ahead = Ahead(Some(carries));
+            let mut outcome = step::run(step_plan, &params, clients, finish, merge, &mut ahead)?;
+            // What is left out is missing from the load's figures; the run beside it warns of its
+            // own server.
+            vet_servers(&mut outcome, &at);
+            let result = result::of_step(&at, &plan, params, &outcome);
+            Ok((outcome.workers.outcome.failure, result.bandwidth))
+        };
         let thread = std::thread::Builder::new()
             .name("tare-load".to_owned())
-            .spawn(move || {
-                step::run(step_plan, &told, clients, finish, merge, &mut Ahead(Some(carries)))
-            })
+            .spawn(load)
             .map_err(|e| Error::environment(format!("no thread for the load: {e}")))?;
         // Whether it carries or has ended: what became of it is seen when it is stopped.
-        let until = MonotonicClock.now() + LOAD_AHEAD_MAX + plan.common.timeout;
-        while !setting.interrupt.is_raised() && MonotonicClock.now() < until {
+        while !interrupt.is_raised() && MonotonicClock.now() < until {
             if !matches!(carried.recv_timeout(LOOK), Err(RecvTimeoutError::Timeout)) {
                 break;
             }
         }
-        Ok(Self { plan, setting, params, thread })
+        Ok(Self { interrupt, thread })
     }
 
     /// Stops it. Returns what it carried.
     pub(crate) fn stop(self) -> Result<Bandwidth> {
-        let interrupt = &self.setting.interrupt;
-        let ended_early = self.thread.is_finished() && !interrupt.is_raised();
-        interrupt.wind_up();
-        let mut outcome = self.thread.join().map_err(|_| Error::bug("the load panicked"))??;
-        let failure = outcome.workers.outcome.failure.clone();
+        let ended_early = self.thread.is_finished() && !self.interrupt.is_raised();
+        self.interrupt.wind_up();
+        let ended = self.thread.join().map_err(|_| Error::bug("the load panicked"))?;
+        let (failure, bandwidth) = ended?;
         if let Some(failure) = failure.filter(|_| ended_early) {
-            let message =
-                format!("the load ended before what it was to load: {}", failure.message());
+            let why = failure.message();
             let advice = failure.advice().unwrap_or("see the options of --under-load").to_owned();
+            let message = format!("the load ended before what it was to load: {why}");
             return Err(Error::peer(message).remedy(advice));
         }
-        // What is left out is missing from the load's figures; the run beside it warns of its own
-        // server.
-        vet_servers(&mut outcome, &self.setting);
-        let result = result::of_step(&self.setting, &self.plan, self.params, &outcome);
-        result.bandwidth.ok_or_else(|| Error::bug("a load without a figure"))
+        bandwidth.ok_or_else(|| Error::bug("a load without a figure"))
     }
 }

@@ -6,67 +6,52 @@ pub mod plan;
 pub(crate) mod result;
 
 use tare_host::cpus::Cpus;
-use tare_host::observed;
-use tare_proto::hello::{Accept, Hello, Test, WaitMode};
-use tare_proto::stream::StreamAsk;
+use tare_proto::hello::{Hello, Test, WaitMode};
 use tare_units::Nanos;
 use tare_units::control::Interrupt;
 use tare_units::error::Result;
+use tare_units::target::Target;
 
-use crate::run::Finished;
 use crate::run::observe::Observer;
-use crate::run::peer::SharedServer;
+use crate::run::plan::Common;
 use crate::run::report::vet::{Bounds, vet, vet_against};
 use crate::run::report::{Measured, nothing_came};
 use crate::run::setting::Setting;
-use crate::run::step::{self, LiveProgress, StepOutcome, StepPlan, deal};
-use crate::run::sweep::{self, Needs, Prepared, Step, half_of};
-use crate::worker::SessionSpec;
+use crate::run::step::{self, LiveProgress, StepOutcome, StepPlan, shares};
+use crate::run::sweep::{Job, Measurer, Needs, Step, half_of};
+use crate::worker::destination::Destination;
 use client::{BulkClient, BulkSpec, BulkTally};
-use plan::{BwPlan, Sink, ZeroCopy};
+use plan::BwPlan;
 
-/// Measures bulk bandwidth, one step per size and number of streams.
-///
-/// # Errors
-/// As [`latency::measure`](crate::latency::measure).
-pub fn measure(
-    plan: &BwPlan,
-    interrupt: &Interrupt,
-    observer: &mut dyn Observer,
-) -> Result<Finished> {
-    observed::check(&plan.common.observe)?;
-    carry_out(plan, None, interrupt, observer)
-}
+impl Job for BwPlan {
+    fn about(&self) -> (&'static str, &Target, &Common) {
+        ("bw", &self.target, &self.common)
+    }
 
-/// Carries a plan out, on a server that is `shared` by several runs or on one found for this run.
-pub(crate) fn carry_out(
-    plan: &BwPlan,
-    shared: Option<&SharedServer>,
-    interrupt: &Interrupt,
-    observer: &mut dyn Observer,
-) -> Result<Finished> {
-    let machine = Cpus::of_self();
-    let prepared = Prepared::new(needs(plan, &machine), machine, interrupt)?;
-    let peer = prepared.find(shared)?;
-    let described = plan::describe(plan, &peer.known());
-    sweep::run(prepared, peer, described, &steps(plan), observer, |at, step, observer| {
-        measure_step(plan, at, step, observer)
-    })
-}
+    fn needs(&self, machine: &Cpus) -> Needs {
+        let connections = self.streams.iter().copied().max().unwrap_or(1).max(1);
+        Needs {
+            connections,
+            opened: Some(u64::from(connections)),
+            sources: 1,
+            workers: half_of(machine, u32::MAX),
+            wait: default_wait(self, machine),
+            separates: false,
+        }
+    }
 
-pub(crate) fn needs<'a>(plan: &'a BwPlan, machine: &Cpus) -> Needs<'a> {
-    let connections = plan.streams.iter().copied().max().unwrap_or(1).max(1);
-    Needs {
-        kind: "bw",
-        target: &plan.target,
-        common: &plan.common,
-        connections,
-        opened: Some(u64::from(connections)),
-        sources: 1,
-        workers: half_of(machine, u32::MAX),
-        wait: default_wait(plan, machine),
-        separates: false,
-        resolve: None,
+    fn steps(&self) -> Vec<Step> {
+        let step = |size, connections| Step { size, connections, ..Step::default() };
+        let sizes = self.sizes.iter();
+        sizes.flat_map(|&size| self.streams.iter().map(move |&count| step(size, count))).collect()
+    }
+
+    fn describe(&self) -> serde_json::Value {
+        plan::describe(self)
+    }
+
+    fn measurer(&self, _: Option<&Destination>) -> Result<Measurer<'_>> {
+        Ok(Box::new(|at, step, observer| measure_step(self, at, step, observer)))
     }
 }
 
@@ -79,12 +64,6 @@ fn default_wait(plan: &BwPlan, machine: &Cpus) -> WaitMode {
     }
 }
 
-pub(crate) fn steps(plan: &BwPlan) -> Vec<Step> {
-    let step = |size, connections| Step { size, connections, ..Step::default() };
-    let sizes = plan.sizes.iter();
-    sizes.flat_map(|&size| plan.streams.iter().map(move |&count| step(size, count))).collect()
-}
-
 fn measure_step(
     plan: &BwPlan,
     at: &Setting,
@@ -95,14 +74,8 @@ fn measure_step(
     at.announce(&params, observer);
     let step_plan = step_plan(plan, at, step);
     let clients = clients(plan, at, step, &step_plan.cpus)?;
-    let mut outcome = step::run(
-        step_plan,
-        &params,
-        clients,
-        BulkClient::into_results,
-        BulkTally::merge,
-        observer,
-    )?;
+    let (finish, merge) = (BulkClient::into_results, BulkTally::merge);
+    let mut outcome = step::run(step_plan, &params, clients, finish, merge, observer)?;
 
     let impossible = vet_servers(&mut outcome, at);
     let result = result::of_step(at, plan, params, &outcome);
@@ -113,18 +86,17 @@ fn measure_step(
     }))
 }
 
-fn step_plan(plan: &BwPlan, at: &Setting, step: Step) -> StepPlan {
+fn step_plan<'a>(plan: &'a BwPlan, at: &'a Setting, step: Step) -> StepPlan<'a> {
     let (warmup, duration) = plan.times_of(step.size);
     StepPlan {
         warmup,
         duration,
         wait_is_default: plan.common.wait.is_none() && plan.rate_bits_per_s.is_none(),
         counts_bytes: true,
-        ..at.step_plan(&plan.common, at.cpus_for(step.connections))
+        ..at.step_plan(&plan.common, step.connections)
     }
 }
 
-/// What makes the client of each worker.
 fn clients(
     plan: &BwPlan,
     at: &Setting,
@@ -132,75 +104,30 @@ fn clients(
     cpus: &[u32],
 ) -> Result<Vec<impl FnOnce(Nanos, LiveProgress, Interrupt) -> BulkClient<LiveProgress> + use<>>> {
     let common = &plan.common;
-    let (warmup, duration) = plan.times_of(step.size);
     let hello = Hello {
         direction: plan.direction,
-        stream: Some(ask(plan, step)),
+        stream: Some(plan.ask(step)),
         ..at.hello(common, Test::Stream, plan.transport, step.size, cpus)
     };
-    let nonce = at.run_id.rotate_left(17) ^ u64::from(step.size) ^ common.seed;
-    let secret = common.secret.clone();
-    let session = SessionSpec::new(at.socket_address()?, hello, secret, common.timeout, nonce)
-        .from_local(plan.bind);
-    let whole = BulkSpec {
-        session,
-        options: plan.socket.clone(),
-        streams: step.connections,
-        first: 0,
-        bytes: plan.bytes_of(step.size),
-        warmup,
-        duration,
-        wait: at.wait,
-        wakeup: Nanos::ZERO,
-    };
-    let workers = u32::try_from(cpus.len()).unwrap_or(u32::MAX);
-    let mut first = 0;
-    let client_of = |worker| {
-        let streams = deal(u64::from(step.connections), worker, workers);
-        let streams = u32::try_from(streams).unwrap_or(u32::MAX);
-        let spec = BulkSpec { streams, first, ..whole.clone() };
-        first += streams;
+    let session = at.session(common, plan.bind, u64::from(step.size) ^ common.seed, hello)?;
+    let client_of = |(_, first, streams)| {
+        let (session, options) = (session.clone(), plan.socket.clone());
         move |wakeup, gauge, interrupt| {
-            BulkClient::new(BulkSpec { wakeup, ..spec }, gauge, interrupt)
+            let spec = BulkSpec { session, options, streams, first, wakeup };
+            BulkClient::new(spec, gauge, interrupt)
         }
     };
-    Ok((0..workers).map(client_of).collect())
+    Ok(shares(cpus.len(), step.connections).map(client_of).collect())
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a positive rate, and the cast saturates"
-)]
-fn ask(plan: &BwPlan, step: Step) -> StreamAsk {
-    let (warmup, duration) = plan.times_of(step.size);
-    StreamAsk {
-        warmup_ns: warmup.0,
-        duration_ns: duration.map_or(0, |d| d.0),
-        // Each stream's share is its own business.
-        bytes: plan.bytes_of(step.size),
-        interval_ns: plan.common.interval.0,
-        rate_bits_per_s: plan.rate_bits_per_s.map_or(0, |rate| rate as u64),
-        stream: 0,
-        streams: step.connections,
-        zero_copy: plan.zero_copy == ZeroCopy::On,
-        zero_copy_auto: plan.zero_copy == ZeroCopy::Auto,
-        discard: plan.sink == Sink::Discard,
-        socket: plan.socket.clone(),
-    }
-}
-
-/// Takes what cannot be out of what the servers told of their streams. Returns what it was.
+/// Takes what cannot be out of what the servers reported of their streams. Returns what it was.
 fn vet_servers(outcome: &mut StepOutcome<BulkTally>, at: &Setting) -> Vec<String> {
     let bounds = Bounds { wall: at.elapsed(), requests: None };
-    let workers = &mut outcome.workers;
-    let mut impossible = Vec::new();
-    for figures in &mut workers.outcome.figures {
-        impossible.extend(vet(figures, &bounds));
-    }
-    let is_tcp = |accept: &Accept| accept.session.is_none();
-    let is_tcp = workers.outcome.accepts.iter().all(is_tcp);
-    for stream in &mut workers.tally.streams {
+    let (tally, sessions) = (&mut outcome.workers.tally, &mut outcome.workers.outcome);
+    let of_figures = sessions.figures.iter_mut().flat_map(|figures| vet(figures, &bounds));
+    let mut impossible: Vec<String> = of_figures.collect();
+    let is_tcp = sessions.accepts.iter().all(|accept| accept.session.is_none());
+    for stream in &mut tally.streams {
         let Some(theirs) = &mut stream.theirs else {
             continue;
         };

@@ -4,12 +4,11 @@ use std::net::SocketAddr;
 
 use tare_driver::shown;
 use tare_proto::hello::{Direction, Transport};
-use tare_proto::stream::SocketOptions;
+use tare_proto::stream::{SocketOptions, StreamAsk};
 use tare_stats::result::{BulkParams, Params};
 use tare_units::Nanos;
 use tare_units::target::Target;
 
-use crate::run;
 use crate::run::plan::{Common, Stop};
 use crate::run::sweep::Step;
 use crate::worker::destination::Destination;
@@ -83,10 +82,33 @@ impl BwPlan {
             _ => (Nanos::ZERO, None),
         }
     }
+
+    /// What the streams of a step ask of the server, but for each one's own share.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a positive rate, and the cast saturates"
+    )]
+    pub(super) fn ask(&self, step: Step) -> StreamAsk {
+        let (warmup, duration) = self.times_of(step.size);
+        StreamAsk {
+            warmup_ns: warmup.0,
+            duration_ns: duration.map_or(0, |d| d.0),
+            bytes: self.bytes_of(step.size),
+            interval_ns: self.common.interval.0,
+            rate_bits_per_s: self.rate_bits_per_s.map_or(0, |rate| rate as u64),
+            stream: 0,
+            streams: step.connections,
+            zero_copy: self.zero_copy == ZeroCopy::On,
+            zero_copy_auto: self.zero_copy == ZeroCopy::Auto,
+            discard: self.sink == Sink::Discard,
+            socket: self.socket.clone(),
+        }
+    }
 }
 
-pub(super) fn describe(plan: &BwPlan, addresses: &[Destination]) -> serde_json::Value {
-    let own = serde_json::json!({
+pub(super) fn describe(plan: &BwPlan) -> serde_json::Value {
+    serde_json::json!({
         "proto": plan.transport.name(),
         "sizes_bytes": plan.sizes,
         "streams": plan.streams,
@@ -97,13 +119,11 @@ pub(super) fn describe(plan: &BwPlan, addresses: &[Destination]) -> serde_json::
         "sink": plan.sink.name(),
         "socket": plan.socket,
         "bind": plan.bind.map(shown),
-    });
-    run::plan::describe(&plan.target, &plan.common, addresses, own)
+    })
 }
 
-/// The parameters of a step, against that address.
 pub(super) fn params(plan: &BwPlan, step: Step, address: &Destination) -> Params {
-    let (bytes, socket) = (plan.bytes_of(step.size), &plan.socket);
+    let bytes = plan.bytes_of(step.size);
     Params {
         proto: plan.transport.name().to_owned(),
         size_bytes: u64::from(step.size),
@@ -117,13 +137,8 @@ pub(super) fn params(plan: &BwPlan, step: Step, address: &Destination) -> Params
             bytes: (bytes > 0).then_some(bytes),
             zero_copy: plan.zero_copy.name().to_owned(),
             sink: plan.sink.name().to_owned(),
-            congestion: socket.congestion.clone(),
-            mss_bytes: socket.mss_bytes,
-            nodelay: socket.nodelay,
-            dscp: socket.dscp,
-            send_buffer_bytes: socket.send_buffer_bytes,
-            receive_buffer_bytes: socket.receive_buffer_bytes,
             bind: plan.bind.map(shown),
+            ..plan.socket.to_params()
         }),
         ..Params::default()
     }

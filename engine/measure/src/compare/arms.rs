@@ -3,24 +3,21 @@
 use std::rc::Rc;
 
 use super::notes::ReportNotes;
-use crate::compare::plan::{ArmPlan, ComparePlan, Measurement};
-use crate::run::Finished;
-use crate::run::observe::Observer;
-use crate::run::peer::SharedServer;
-use crate::run::sweep::Step;
-use crate::{bandwidth, http, latency};
+use crate::compare::plan::{ArmPlan, ComparePlan};
+use crate::measurement::Measurement;
+use crate::run::peer::Peer;
+use crate::run::sweep::{Step, cpus_of, needs_of};
 use tare_host::cpus::Cpus;
 use tare_host::observed;
 use tare_proto::hello::WaitMode;
 use tare_stats::result::{AA, Arm};
-use tare_units::control::Interrupt;
 use tare_units::error::{Error, Fault, Result};
 use tare_units::target::Target;
 
 pub(super) struct RunningArm {
     pub(super) plan: ArmPlan,
     /// The server of its target, where that is of this process; arms of the same target share it.
-    pub(super) server: Option<Rc<SharedServer>>,
+    pub(super) server: Option<Rc<Peer>>,
     /// Visits in a row that could not be measured.
     pub(super) failures: u32,
     /// Why it is not visited any more.
@@ -30,13 +27,14 @@ pub(super) struct RunningArm {
 }
 
 impl RunningArm {
-    const fn new(plan: ArmPlan, server: Option<Rc<SharedServer>>) -> Self {
+    const fn new(plan: ArmPlan, server: Option<Rc<Peer>>) -> Self {
         Self { plan, server, failures: 0, failed: None, visits: 0 }
     }
 
+    /// The error with the arm's name.
     pub(super) fn blame(&self, error: &Error) -> Error {
-        let named =
-            Error::new(error.fault(), format!("arm {}: {}", self.plan.name, error.message()));
+        let message = format!("arm {}: {}", self.plan.name, error.message());
+        let named = Error::new(error.fault(), message);
         match error.advice() {
             Some(advice) => named.remedy(advice),
             None => named,
@@ -48,7 +46,7 @@ impl RunningArm {
         let plan = &self.plan;
         Arm {
             name: plan.name.clone(),
-            target: plan.measurement.target().to_string(),
+            target: plan.measurement.job().target().to_string(),
             options: plan.options.clone(),
             before: plan.shown.before.clone(),
             after: plan.shown.after.clone(),
@@ -60,36 +58,15 @@ impl RunningArm {
 }
 
 impl Measurement {
-    /// Carries it out once, on the server that is shared by all its runs, if any.
-    pub(super) fn run(
-        &self,
-        server: Option<&SharedServer>,
-        interrupt: &Interrupt,
-        observer: &mut dyn Observer,
-    ) -> Result<Finished> {
-        match self {
-            Self::Lat(plan) => latency::carry_out(plan, server, interrupt, observer),
-            Self::Bw(plan) => bandwidth::carry_out(plan, server, interrupt, observer),
-            Self::Http(plan) => http::carry_out(plan, server, interrupt, observer),
-        }
-    }
-
-    /// What a run of it would settle on.
     pub(super) fn prospect(&self) -> Result<Prospect> {
-        let machine = Cpus::of_self();
-        let (needs, steps) = match self {
-            Self::Lat(plan) => (latency::needs(plan, &machine), latency::steps(plan)),
-            Self::Bw(plan) => (bandwidth::needs(plan, &machine), bandwidth::steps(plan)),
-            Self::Http(plan) => {
-                plan.check()?;
-                (http::needs(plan, &machine), http::steps(plan))
-            }
-        };
+        let (job, machine) = (self.job(), Cpus::of_self());
+        job.check()?;
+        let needs = needs_of(job, &machine);
         Ok(Prospect {
-            cpus: needs.cpus(&machine, needs.workers())?.cpus,
+            cpus: cpus_of(job, &machine, needs.workers)?.cpus,
             connections: needs.connections,
-            wait: needs.wait(),
-            steps,
+            wait: needs.wait,
+            steps: job.steps(),
         })
     }
 }
@@ -104,11 +81,7 @@ pub(super) struct Prospect {
 }
 
 /// The arms of `plan` with their servers, the A/A arm last, and how many steps each visit to one of
-/// them has.
-///
-/// # Errors
-/// A usage error where the arms measure different steps; else where a server of this process cannot
-/// be had.
+/// them has. The arms must measure the same steps.
 pub(super) fn set_up(
     plan: &ComparePlan,
     notes: &mut ReportNotes,
@@ -129,16 +102,25 @@ pub(super) fn set_up(
                 .remedy("sizes, connections and stages go behind --, for all arms alike"));
         }
     }
-    let mut servers = Servers { started: Vec::new(), cpus: &baseline.cpus };
+    // The servers of this process, one for each target, which keep off the client's CPUs.
+    let mut started: Vec<(Target, Rc<Peer>)> = Vec::new();
+    let mut server_of = |target: &Target, connections| -> Result<Option<Rc<Peer>>> {
+        if let Some((_, known)) = started.iter().find(|(of, _)| of == target) {
+            return Ok(Some(Rc::clone(known)));
+        }
+        let server = Peer::start(target, connections, &baseline.cpus)?.map(Rc::new);
+        started.extend(server.iter().map(|server| (target.clone(), Rc::clone(server))));
+        Ok(server)
+    };
     let mut arms = Vec::new();
     for (arm, prospect) in plan.arms.iter().zip(&prospects) {
         let mut arm = arm.clone();
-        let server = match servers.of(arm.measurement.target(), prospect.connections) {
+        let server = match server_of(arm.measurement.job().target(), prospect.connections) {
             Err(error) if plan.by_default && error.fault() == Fault::Environment => {
                 notes.without_veth(&error);
                 arm.name = "loopback-again".to_owned();
                 arm.measurement = arm.measurement.at(&Target::Loopback);
-                servers.of(&Target::Loopback, prospect.connections)?
+                server_of(&Target::Loopback, prospect.connections)?
             }
             server => server?,
         };
@@ -148,23 +130,4 @@ pub(super) fn set_up(
     let again = ArmPlan { name: AA.to_owned(), ..arms[0].plan.clone() };
     arms.push(RunningArm::new(again, arms[0].server.clone()));
     Ok((arms, baseline.steps.len()))
-}
-
-/// The servers of this process that were started for targets, which keep off the client's CPUs.
-struct Servers<'a> {
-    started: Vec<(Target, Rc<SharedServer>)>,
-    cpus: &'a [u32],
-}
-
-impl Servers<'_> {
-    /// The server of a target of this process, started where it is not yet; `None` of other
-    /// targets.
-    fn of(&mut self, target: &Target, connections: u32) -> Result<Option<Rc<SharedServer>>> {
-        if let Some((_, known)) = self.started.iter().find(|(of, _)| of == target) {
-            return Ok(Some(Rc::clone(known)));
-        }
-        let started = SharedServer::start(target, connections, self.cpus)?.map(Rc::new);
-        self.started.extend(started.iter().map(|server| (target.clone(), Rc::clone(server))));
-        Ok(started)
-    }
 }

@@ -39,8 +39,8 @@ const REPORT_EVERY: Nanos = Nanos::from_secs(2);
 /// Compares paths by blocks.
 ///
 /// # Errors
-/// As [`latency::measure`](crate::latency::measure); also where an arm cannot be measured at all,
-/// which is tried before the first block.
+/// As [`Measurement::measure`](crate::measurement::Measurement::measure); also where an arm cannot
+/// be measured at all, which is tried before the first block.
 pub fn run(
     plan: &ComparePlan,
     interrupt: &Interrupt,
@@ -59,13 +59,11 @@ pub fn run(
     Ok(comparing.finish(error))
 }
 
-/// Checks what no flag can check alone.
 fn check(plan: &ComparePlan) -> Result<()> {
     if !(COMPARE_BLOCKS_MIN..=COMPARE_BLOCKS_MAX).contains(&plan.blocks) {
-        let why = if plan.blocks < COMPARE_BLOCKS_MIN {
-            "fewer blocks give no interval of 95 %"
-        } else {
-            "more of them are no result that can be kept"
+        let why = match plan.blocks < COMPARE_BLOCKS_MIN {
+            true => "fewer blocks give no interval of 95 %",
+            false => "more of them are no result that can be kept",
         };
         return Err(Error::usage(format!("--blocks {}: {why}", plan.blocks))
             .remedy(format!("write --blocks {COMPARE_BLOCKS_MIN} to {COMPARE_BLOCKS_MAX}")));
@@ -88,10 +86,9 @@ fn check_amount(visits: usize, steps: usize) -> Result<()> {
     if visits.saturating_mul(steps) <= VISIT_STEPS_MAX {
         return Ok(());
     }
-    Err(Error::usage(format!(
-        "{visits} visits of {steps} steps each are more than {VISIT_STEPS_MAX} in all"
-    ))
-    .remedy("ask for fewer --blocks, arms or steps"))
+    let most = VISIT_STEPS_MAX;
+    Err(Error::usage(format!("{visits} visits of {steps} steps each are more than {most} in all"))
+        .remedy("ask for fewer --blocks, arms or steps"))
 }
 
 /// The seed of what is left to chance within the visits of a block: another one in each block, so
@@ -213,16 +210,12 @@ impl<'a> Comparing<'a> {
         number < asked || (all_there && missing)
     }
 
-    /// One block.
-    ///
-    /// # Errors
-    /// Where going on would measure something else than was asked for: what a hook changed could
-    /// not be undone.
+    /// One block. It fails where going on would measure something else than was asked for: what a
+    /// hook changed could not be undone.
     fn block(&mut self, number: u64, order: Vec<usize>) -> Result<()> {
         let passes = order.iter().chain(order.iter().rev());
         let mut block = Block { number, ..Block::default() };
         let mut measured: Vec<Vec<Visited>> = vec![Vec::new(); self.arms.len()];
-        let mut fatal = None;
         for &arm in passes {
             if self.interrupt.is_raised() || self.arms[0].failed.is_some() {
                 break;
@@ -244,26 +237,18 @@ impl<'a> Comparing<'a> {
                 steps: table::visit_steps(&visited.steps),
                 error: visited.error.as_ref().map(ToString::to_string),
             });
-            fatal = self.take(arm, at.0, visited, &mut measured[arm]);
-            if fatal.is_some() {
+            self.table.keep(arm, at.0, &visited.steps);
+            measured[arm].extend(self.take(arm, visited));
+            if self.unclean.is_some() {
                 break;
             }
         }
         self.table.add_block(block, &measured);
-        fatal.map_or(Ok(()), Err)
+        self.unclean.clone().map_or(Ok(()), Err)
     }
 
-    /// Keeps what a visit brought, and counts its failure. Returns what is fatal to the whole
-    /// comparison.
-    fn take(
-        &mut self,
-        index: usize,
-        at_ns: u64,
-        visited: VisitEnd,
-        measured: &mut Vec<Visited>,
-    ) -> Option<Error> {
-        let VisitEnd { steps, error } = visited;
-        self.table.keep(index, at_ns, &steps);
+    /// Counts a visit, or its failure. Returns the steps of one that was measured in full.
+    fn take(&mut self, index: usize, VisitEnd { steps, error }: VisitEnd) -> Option<Visited> {
         let arm = &mut self.arms[index];
         if let Some(what) = negotiate::differs(&self.notes.comparison, &steps) {
             self.notes.differed(&arm.plan.name, &what);
@@ -272,7 +257,7 @@ impl<'a> Comparing<'a> {
             None => {
                 arm.failures = 0;
                 arm.visits += 1;
-                measured.push(steps);
+                return Some(steps);
             }
             Some(_) if self.interrupt.is_raised() => {}
             Some(error) => {
@@ -284,7 +269,7 @@ impl<'a> Comparing<'a> {
                 }
             }
         }
-        self.unclean.clone()
+        None
     }
 
     fn finish(self, error: Option<Error>) -> Finished {

@@ -4,9 +4,8 @@
 
 use super::Comparing;
 use super::visit::rest;
-use crate::compare::plan::Measurement;
+use crate::measurement::Measurement;
 use tare_driver::{Backend, BackendChoice};
-use tare_host::hooks::HookSpec;
 use tare_proto::hello::WaitMode;
 use tare_stats::compare::metric::{self, Metric};
 use tare_stats::compare::power::{detectable_in_spreads, spread};
@@ -61,11 +60,9 @@ impl Comparing<'_> {
             let others: Vec<usize> = all.into_iter().filter(others).collect();
             let again = self.offers(BackendChoice::Only(backend), wait, &others);
             let again = again.map_err(|error| {
-                Error::peer(format!(
-                    "the arms have no backend in common: {backend_reason}; {}",
-                    error.message()
-                ))
-                .remedy("serve every arm with --backend auto")
+                let why = format!("{backend_reason}; {}", error.message());
+                Error::peer(format!("the arms have no backend in common: {why}"))
+                    .remedy("serve every arm with --backend auto")
             })?;
             for (arm, offer) in others.into_iter().zip(again) {
                 offers[arm] = offer;
@@ -84,7 +81,6 @@ impl Comparing<'_> {
         Ok(())
     }
 
-    /// Measures a little of each of these arms.
     fn offers(
         &mut self,
         backend: BackendChoice,
@@ -121,22 +117,19 @@ impl Comparing<'_> {
         self.must_visit(index, measurement)
     }
 
-    /// Visits the baseline a few times, to say before the first block what the blocks can show.
-    ///
-    /// # Errors
-    /// Where what a hook changed could not be undone. A visit that fails tells nothing; in the
-    /// blocks it counts.
+    /// Visits the baseline a few times, to say before the first block what the blocks can show. A
+    /// visit that fails says nothing; in the blocks it counts.
     pub(super) fn pilot(&mut self) -> Result<()> {
         let mut measurement = self.arms[0].plan.measurement.clone();
         measurement.shorten(PILOT_DURATION);
         for _ in 0..PILOT_VISITS {
             let visited = self.visit(0, &measurement);
-            self.clean()?;
+            self.unclean.clone().map_or(Ok(()), Err)?;
             let steps = visited.steps.iter().filter(|_| visited.error.is_none());
             for (index, step) in steps.enumerate() {
                 self.pilot_turns[index] = polling_turn(step);
-                let values = metric::values(self.table.metrics(), &[step]);
-                for (metric, value) in self.table.metrics().iter().zip(values) {
+                let values = metric::values(&self.table.metrics, &[step]);
+                for (metric, value) in self.table.metrics.iter().zip(values) {
                     let known = self.pilot.entry((index, metric.name.clone())).or_default();
                     known.extend(value);
                 }
@@ -145,7 +138,7 @@ impl Comparing<'_> {
         self.notes.forget_visits();
         let blocks = u64::from(self.plan.blocks);
         // Cells over which a verdict is given.
-        let declared = self.table.metrics().iter().filter(|metric| metric.declared).count();
+        let declared = self.table.metrics.iter().filter(|metric| metric.declared).count();
         let cells = (self.arms.len() - 2) * self.table.steps() * declared;
         self.detectable_spreads = detectable_in_spreads(blocks, cells as u64);
         let text = self.announcement();
@@ -165,9 +158,7 @@ impl Comparing<'_> {
     /// How often the arms are let settle, each visited once.
     fn rests(&self) -> u64 {
         let hooks = self.arms.iter().map(|arm| &arm.plan.hooks);
-        let rests =
-            |hooks: &HookSpec| u64::from(hooks.before.is_some()) + u64::from(hooks.after.is_some());
-        hooks.map(rests).sum()
+        hooks.flat_map(|hooks| [&hooks.before, &hooks.after]).flatten().count() as u64
     }
 
     fn announcement(&self) -> String {
@@ -190,7 +181,7 @@ impl Comparing<'_> {
             "{} blocks of 2 visits to each of {arms} arms (the A/A arm among them), about {total}; seed {}",
             plan.blocks, plan.seed
         );
-        let declared = self.table.metrics().iter().filter(|metric| metric.declared);
+        let declared = self.table.metrics.iter().filter(|metric| metric.declared);
         let shown: Vec<String> = declared
             .filter_map(|metric| {
                 let least = self.detectable(0, metric)?;
@@ -253,14 +244,12 @@ fn common_wait(
         return Ok((wanted, why.to_owned()));
     };
     let because = server.wait_reason.as_deref().unwrap_or("it did not say why");
-    let told = format!("the server of {} waits by {}: {because}", offer.arm, server.wait);
-    match asked {
-        Some(mode) => {
-            Err(Error::peer(format!("--wait {} is not for all arms: {told}", mode.name()))
-                .remedy("write --wait block, or start that server with --allow-spin"))
-        }
-        None => Ok((WaitMode::Block, told)),
-    }
+    let why = format!("the server of {} waits by {}: {because}", offer.arm, server.wait);
+    let Some(mode) = asked else {
+        return Ok((WaitMode::Block, why));
+    };
+    Err(Error::peer(format!("--wait {} is not for all arms: {why}", mode.name()))
+        .remedy("write --wait block, or start that server with --allow-spin"))
 }
 
 #[cfg(test)]
@@ -289,20 +278,26 @@ mod tests {
 
     #[test]
     fn one_end_without_io_uring_makes_all_use_epoll() {
-        let all = [
-            offer("a", "uring", Some(("uring", "spin"))),
-            offer("b", "uring", Some(("epoll", "spin"))),
-        ];
-        let (backend, why) = common_backend(BackendChoice::Auto, &all);
-        assert_eq!(backend, Backend::Epoll);
-        assert_eq!(why, "the server of b: why epoll");
-        let (backend, why) = common_backend(BackendChoice::Auto, &all[..1]);
-        assert_eq!((backend, why.as_str()), (Backend::Uring, "every end has it"));
-        let silent = [offer("web", "uring", None)];
-        let (_, why) = common_backend(BackendChoice::Auto, &silent);
-        assert!(why.contains("tell nothing"), "{why}");
-        let insisted = BackendChoice::Only(Backend::Epoll);
-        assert_eq!(common_backend(insisted, &all[..1]).0, Backend::Epoll);
+        let (uring, epoll) = (Some(("uring", "spin")), Some(("epoll", "spin")));
+        let (a, b, silent) = (
+            || offer("a", "uring", uring),
+            offer("b", "uring", epoll),
+            offer("web", "uring", None),
+        );
+        let (auto, insisted) = (BackendChoice::Auto, BackendChoice::Only(Backend::Epoll));
+        for (asked, offers, backend, why) in [
+            (auto, vec![a(), b], Backend::Epoll, "the server of b: why epoll"),
+            (auto, vec![a()], Backend::Uring, "every end has it"),
+            (
+                auto,
+                vec![silent],
+                Backend::Uring,
+                "the client has it; the servers tell nothing of theirs",
+            ),
+            (insisted, vec![a()], Backend::Epoll, "asked for"),
+        ] {
+            assert_eq!(common_backend(asked, &offers), (backend, why.to_owned()));
+        }
     }
 
     #[test]
@@ -311,9 +306,8 @@ mod tests {
             offer("a", "uring", Some(("uring", "spin"))),
             offer("b", "uring", Some(("uring", "block"))),
         ];
-        let (wait, why) = common_wait(None, WaitMode::Spin, &offers).unwrap();
-        assert_eq!(wait, WaitMode::Block);
-        assert_eq!(why, "the server of b waits by block: one CPU");
+        let all = common_wait(None, WaitMode::Spin, &offers).unwrap();
+        assert_eq!(all, (WaitMode::Block, "the server of b waits by block: one CPU".to_owned()));
         let (wait, _) = common_wait(None, WaitMode::Spin, &offers[..1]).unwrap();
         assert_eq!(wait, WaitMode::Spin);
         let error = common_wait(Some(WaitMode::Spin), WaitMode::Spin, &offers).unwrap_err();

@@ -16,7 +16,7 @@ struct Counted {
     visits: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct ReportNotes {
     started_at: String,
     /// The comparison as the report has it, less what its blocks came to.
@@ -38,7 +38,7 @@ impl ReportNotes {
         Ok(Self {
             started_at: jiff::Timestamp::now().to_string(),
             comparison: Comparison {
-                measured: measurement.kind().to_owned(),
+                measured: measurement.job().kind().to_owned(),
                 baseline: plan.arms[0].name.clone(),
                 blocks_asked: u64::from(plan.blocks),
                 block_duration_ns: plan.block_duration.0,
@@ -49,11 +49,7 @@ impl ReportNotes {
                 wait_reason: NOT_YET.to_owned(),
                 ..Comparison::default()
             },
-            environment: Environments::default(),
-            measured_plan: serde_json::Value::Null,
-            own: Vec::new(),
-            of_visits: Vec::new(),
-            visits: 0,
+            ..Self::default()
         })
     }
 
@@ -72,36 +68,25 @@ impl ReportNotes {
     /// An end did in a visit what was not agreed on: another server behind the same address, or a
     /// changed one.
     pub(super) fn differed(&mut self, arm: &str, what: &str) {
-        let warning = Warning {
-            code: "ends-differ".to_owned(),
-            message: format!("not all ends did what was agreed on: {what}"),
-            advice: "the difference may be that of the ends: serve every arm alike".to_owned(),
-        };
-        self.count(arm, warning);
+        let message = format!("not all ends did what was agreed on: {what}");
+        let advice = "the difference may be that of the ends: serve every arm alike";
+        self.count(arm, Warning::new("ends-differ", message, advice));
     }
 
     /// The second path of a comparison by default cannot be had.
     pub(super) fn without_veth(&mut self, error: &Error) {
-        self.own.push(Warning {
-            code: "no-veth".to_owned(),
-            message: format!(
-                "loopback is compared with itself, since there is no veth pair: {}",
-                error.message()
-            ),
-            advice: "run as root (CAP_NET_ADMIN and CAP_SYS_ADMIN), or name the paths: \
-                     tare compare a=HOST:PORT b=HOST:PORT -- lat"
-                .to_owned(),
-        });
+        let why = error.message();
+        self.own.push(Warning::new(
+            "no-veth",
+            format!("loopback is compared with itself, since there is no veth pair: {why}"),
+            "run as root (CAP_NET_ADMIN and CAP_SYS_ADMIN), or name the paths: \
+             tare compare a=HOST:PORT b=HOST:PORT -- lat",
+        ));
     }
 
-    /// A visit to an arm failed.
     pub(super) fn failed(&mut self, arm: &str, error: &Error) {
-        let warning = Warning {
-            code: "visit-failed".to_owned(),
-            message: error.message().to_owned(),
-            advice: error.advice().unwrap_or("see `comparison.blocks`").to_owned(),
-        };
-        self.count(arm, warning);
+        let advice = error.advice().unwrap_or("see `comparison.blocks`");
+        self.count(arm, Warning::new("visit-failed", error.message(), advice));
     }
 
     /// Keeps of a visit's report what is not a figure.
@@ -121,13 +106,12 @@ impl ReportNotes {
                 self.environment.servers.push(server.clone());
             }
         }
-        let mut codes: Vec<&str> = Vec::new();
+        // What a visit has too few samples for, a block or all of them may have; and what was left
+        // over was named at the start. A visit of several steps counts once.
+        let mut known = vec!["few-samples", "leftover"];
         for warning in &report.warnings {
-            // What a visit has too few samples for, a block or all of them may have; and what was
-            // left over was named at the start. A visit of several steps counts once.
-            let is_known = ["few-samples", "leftover"].contains(&warning.code.as_str());
-            if !is_known && !codes.contains(&warning.code.as_str()) {
-                codes.push(&warning.code);
+            if !known.contains(&warning.code.as_str()) {
+                known.push(&warning.code);
                 self.count(arm, warning.clone());
             }
         }
@@ -150,42 +134,33 @@ impl ReportNotes {
     /// One warning for each kind: of the arm that it is about, or of all of them together.
     fn merged(&self, arms: usize) -> Vec<Warning> {
         let mut merged: Vec<Warning> = self.own.clone();
-        let mut codes: Vec<&str> = Vec::new();
-        for counted in &self.of_visits {
-            let code = counted.warning.code.as_str();
-            if codes.contains(&code) {
+        for (index, Counted { warning, .. }) in self.of_visits.iter().enumerate() {
+            let is_same = |other: &&Counted| other.warning.code == warning.code;
+            if self.of_visits[..index].iter().any(|other| is_same(&other)) {
                 continue;
             }
-            codes.push(code);
-            let same: Vec<&Counted> =
-                self.of_visits.iter().filter(|other| other.warning.code == code).collect();
-            let visits: u64 = same.iter().map(|counted| counted.visits).sum();
-            let names: Vec<&str> = same.iter().map(|counted| counted.arm.as_str()).collect();
-            let whose =
-                if names.len() == arms { String::new() } else { format!("{}: ", names.join(", ")) };
-            let often = if visits >= self.visits {
-                String::new()
-            } else {
-                format!(" ({visits} of {} visits; the first is shown)", self.visits)
-            };
-            let message = counted.warning.message.as_str();
+            let same = || self.of_visits[index..].iter().filter(is_same);
+            let visits: u64 = same().map(|counted| counted.visits).sum();
+            let names: Vec<&str> = same().map(|counted| counted.arm.as_str()).collect();
+            let Warning { code, message, advice } = warning;
             // A visit that failed names its arm itself.
-            let whose = if message.starts_with("arm ") { "" } else { &whose };
-            merged.push(Warning {
-                code: code.to_owned(),
-                message: format!("{whose}{message}{often}"),
-                advice: counted.warning.advice.clone(),
-            });
+            let whose = match names.len() == arms || message.starts_with("arm ") {
+                true => String::new(),
+                false => format!("{}: ", names.join(", ")),
+            };
+            let often = match visits >= self.visits {
+                true => String::new(),
+                false => format!(" ({visits} of {} visits; the first is shown)", self.visits),
+            };
+            merged.push(Warning::new(code, format!("{whose}{message}{often}"), advice));
         }
         merged
     }
 }
 
 impl Comparing<'_> {
-    /// All that was measured so far.
     pub(super) fn report(&self, partial: bool) -> Report {
-        let plan = self.plan;
-        let blocks_done = self.table.whole_blocks();
+        let (plan, blocks_done) = (self.plan, self.table.whole_blocks());
         let arms = self.arms.iter().enumerate();
         let cells = self.table.cells(|step, metric| self.detectable(step, metric));
         let mut warnings = self.notes.merged(self.arms.len());
@@ -194,7 +169,7 @@ impl Comparing<'_> {
             blocks_done,
             arms: arms.map(|(index, arm)| arm.describe(self.table.instances(index))).collect(),
             steps: self.table.steps() as u64,
-            blocks: self.table.blocks().to_vec(),
+            blocks: self.table.blocks.clone(),
             cells,
             ..self.notes.comparison.clone()
         };
@@ -205,24 +180,20 @@ impl Comparing<'_> {
             started_at: self.notes.started_at.clone(),
             partial: partial || blocks_done < u64::from(plan.blocks),
             seed: plan.seed,
-            plan: self.describe(),
+            // Of what is measured that of the baseline.
+            plan: serde_json::json!({
+                "command_line": self.arms[0].plan.measurement.common().command_line,
+                "blocks": plan.blocks,
+                "block_duration_ns": plan.block_duration.0,
+                "settle_ns": plan.settle.0,
+                "quantiles": plan.quantiles,
+                "measured": self.notes.measured_plan,
+            }),
             environment: self.notes.environment.clone(),
             results: self.table.results(),
             comparison: Some(Box::new(comparison)),
             assertions: Vec::new(),
             warnings,
         }
-    }
-
-    /// The plan as the result has it; of what is measured that of the baseline.
-    fn describe(&self) -> serde_json::Value {
-        serde_json::json!({
-            "command_line": self.arms[0].plan.measurement.common().command_line,
-            "blocks": self.plan.blocks,
-            "block_duration_ns": self.plan.block_duration.0,
-            "settle_ns": self.plan.settle.0,
-            "quantiles": self.plan.quantiles,
-            "measured": self.notes.measured_plan,
-        })
     }
 }

@@ -1,9 +1,7 @@
 //! The plan of a comparison.
 
-use crate::bandwidth::plan::BwPlan;
-use crate::http::plan::HttpPlan;
-use crate::latency::plan::LatPlan;
-use crate::run::plan::{Common, Stop};
+use crate::measurement::Measurement;
+use crate::run::plan::Stop;
 use tare_driver::{Backend, BackendChoice};
 use tare_host::hooks::HookSpec;
 use tare_proto::hello::WaitMode;
@@ -11,66 +9,11 @@ use tare_stats::compare::metric::{self, Metric};
 use tare_units::Nanos;
 use tare_units::target::Target;
 
-/// What each visit measures.
-#[derive(Debug, Clone)]
-pub enum Measurement {
-    /// Round trips.
-    Lat(LatPlan),
-    /// Bulk transfers.
-    Bw(BwPlan),
-    /// An HTTP load.
-    Http(Box<HttpPlan>),
-}
-
 impl Measurement {
-    /// The command that measures it by itself.
-    #[must_use]
-    pub const fn kind(&self) -> &'static str {
-        match self {
-            Self::Lat(_) => "lat",
-            Self::Bw(_) => "bw",
-            Self::Http(_) => "http",
-        }
-    }
-
-    /// Against what.
-    #[must_use]
-    pub const fn target(&self) -> &Target {
-        match self {
-            Self::Lat(plan) => &plan.target,
-            Self::Bw(plan) => &plan.target,
-            Self::Http(plan) => &plan.target,
-        }
-    }
-
-    /// What all plans have.
-    #[must_use]
-    pub const fn common(&self) -> &Common {
-        match self {
-            Self::Lat(plan) => &plan.common,
-            Self::Bw(plan) => &plan.common,
-            Self::Http(plan) => &plan.common,
-        }
-    }
-
-    /// What all plans have.
-    #[must_use]
-    pub const fn common_mut(&mut self) -> &mut Common {
-        match self {
-            Self::Lat(plan) => &mut plan.common,
-            Self::Bw(plan) => &mut plan.common,
-            Self::Http(plan) => &mut plan.common,
-        }
-    }
-
     /// The figures that are compared; `quantiles` are those of latencies that are declared, per
     /// cent.
     pub(crate) fn metrics(&self, quantiles: &[f64]) -> Vec<Metric> {
-        match self {
-            Self::Lat(_) => metric::of_round_trips(quantiles),
-            Self::Bw(_) => metric::of_bulk(),
-            Self::Http(_) => metric::of_requests(quantiles),
-        }
+        metric::of(self.job().kind(), quantiles)
     }
 
     /// The length of an entry of a visit's series, where it is at a rate: a third of its shortest
@@ -91,7 +34,7 @@ impl Measurement {
     /// Forces on it what was agreed on, and on the load that goes beside it.
     pub(crate) fn force(&mut self, backend: Backend, wait: WaitMode) {
         if let Self::Lat(plan) = self
-            && let Some(load) = &mut plan.under_load
+            && let Some(load) = plan.load_mut()
         {
             load.plan.common.backend = BackendChoice::Only(backend);
         }
@@ -126,7 +69,6 @@ impl Measurement {
         Some(once.saturating_mul(plan.connections.len() as u64))
     }
 
-    /// The same at another target of this process.
     pub(crate) fn at(&self, target: &Target) -> Self {
         let mut moved = self.clone();
         match &mut moved {
@@ -149,7 +91,7 @@ impl Measurement {
                 plan.sizes.truncate(1);
                 plan.connections.truncate(1);
                 plan.rate_per_s = None;
-                plan.under_load = None;
+                *plan.load_mut() = None;
             }
             Self::Bw(plan) => {
                 plan.common.stop = Stop::After(TRANSFER);

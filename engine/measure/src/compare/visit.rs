@@ -5,9 +5,11 @@ use std::time::Duration;
 use crossbeam::channel::bounded;
 
 use super::Comparing;
-use crate::compare::plan::Measurement;
+use crate::measurement::Measurement;
 use crate::run::observe::{Observer, Progress};
+use crate::run::sweep::carry_out;
 use tare_driver::clock::{Clock, MonotonicClock};
+use tare_stats::compare::table::Visited;
 use tare_stats::result::{AA, Params, StepResult};
 use tare_units::Nanos;
 use tare_units::control::Interrupt;
@@ -16,7 +18,7 @@ use tare_units::error::{Error, Result};
 /// How often a rest looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(50);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct VisitEnd {
     pub(super) steps: Vec<StepResult>,
     /// Why not all of them. It gets into the report.
@@ -34,24 +36,22 @@ impl Comparing<'_> {
         let (name, hooks) = (arm.plan.name.clone(), arm.plan.hooks.clone());
         // The A/A arm is the baseline under another name, to its hooks too.
         let called = if name == AA { self.arms[0].plan.name.clone() } else { name.clone() };
-        let entered =
-            match self.hooks.enter(&called, &hooks, &mut |text| self.observer.announce(text)) {
-                Ok(entered) => entered,
-                Err(refused) => {
-                    self.unclean = refused.unclean;
-                    return VisitEnd {
-                        error: Some(refused.why.unwrap_or_else(interrupted)),
-                        ..VisitEnd::default()
-                    };
-                }
-            };
+        let failed = |error| VisitEnd { steps: Vec::new(), error: Some(error) };
+        let mut announce = |text: &str| self.observer.announce(text);
+        let entered = match self.hooks.enter(&called, &hooks, &mut announce) {
+            Ok(entered) => entered,
+            Err(refused) => {
+                self.unclean = refused.unclean;
+                return failed(refused.why.unwrap_or_else(interrupted));
+            }
+        };
         if hooks.before.is_some() {
             rest(self.plan.settle, self.interrupt);
         }
         let mut within =
             Within { outer: &mut *self.observer, done: self.steps_done, total: self.steps_total };
         let server = arm.server.as_deref();
-        let ran = measurement.run(server, self.interrupt, &mut within);
+        let ran = carry_out(measurement.job(), server, self.interrupt, &mut within);
         self.steps_done += self.table.steps();
         self.unclean = entered.leave(&mut |text| self.observer.announce(text)).err();
         if hooks.after.is_some() {
@@ -59,15 +59,13 @@ impl Comparing<'_> {
         }
         let finished = match ran {
             Ok(finished) => finished,
-            Err(error) => {
-                return VisitEnd { error: Some(error), ..VisitEnd::default() };
-            }
+            Err(error) => return failed(error),
         };
         self.notes.visited(&name, &finished.report);
         let steps = finished.report.results;
         // Of an HTTP load without a single response as expected the goodput is zero, and that is
         // what there is to compare.
-        let is_measured = measurement.kind() == "http"
+        let is_measured = measurement.job().kind() == "http"
             && steps.len() == self.table.steps()
             && steps.iter().all(ran_its_course);
         let mut error = finished.error.filter(|_| !is_measured);
@@ -78,21 +76,12 @@ impl Comparing<'_> {
     }
 
     /// The same of an arm that must be there for a comparison to begin.
-    pub(super) fn must_visit(
-        &mut self,
-        index: usize,
-        measurement: &Measurement,
-    ) -> Result<Vec<StepResult>> {
-        let visited = self.visit(index, measurement);
-        match visited.error {
-            Some(error) => Err(self.arms[index].blame(&error)),
-            None => self.clean().map(|()| visited.steps),
+    pub(super) fn must_visit(&mut self, index: usize, asked: &Measurement) -> Result<Visited> {
+        let visited = self.visit(index, asked);
+        match visited.error.map(|error| self.arms[index].blame(&error)).or(self.unclean.clone()) {
+            Some(error) => Err(error),
+            None => Ok(visited.steps),
         }
-    }
-
-    /// Whether anything may be measured yet.
-    pub(super) fn clean(&self) -> Result<()> {
-        self.unclean.clone().map_or(Ok(()), Err)
     }
 }
 
@@ -101,7 +90,6 @@ fn ran_its_course(step: &StepResult) -> bool {
     !step.partial && step.duration_ns > 0 && step.connections.established > 0
 }
 
-/// Lets a change settle.
 pub(super) fn rest(length: Nanos, interrupt: &Interrupt) {
     // Nothing is ever sent: a receive with a timeout is a sleep.
     let (_hold, pause) = bounded::<()>(0);

@@ -3,11 +3,10 @@
 use std::net::SocketAddr;
 
 use super::secret;
-use crate::http::client::Late;
-use crate::run;
 use crate::run::plan::{Common, Stop};
 use crate::run::sweep::Step;
-use crate::schedule::Arrivals;
+use crate::schedule::{Arrivals, Load, Schedule, Share};
+use crate::worker::LoopPlan;
 use crate::worker::destination::Destination;
 use tare_driver::shown;
 use tare_proto::http1::request::{Body, Framing, RequestSpec, Requests};
@@ -16,6 +15,9 @@ use tare_stats::result::{HttpParams, Params};
 use tare_units::Nanos;
 use tare_units::error::{Error, Result};
 use tare_units::target::Target;
+
+/// The host of requests over a Unix socket, where none was given: curl's.
+const UNIX_HOST: &str = "localhost";
 
 /// A request and how often it is sent, relative to the others.
 #[derive(Debug, Clone)]
@@ -42,6 +44,27 @@ impl Stage {
     #[must_use]
     pub const fn is_ramp(&self) -> bool {
         self.from_per_s.to_bits() != self.to_per_s.to_bits()
+    }
+}
+
+/// What becomes of a request that is due and finds no free connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Late {
+    /// It waits for one.
+    #[default]
+    Queue,
+    /// It is dropped, and counted.
+    Drop,
+}
+
+impl Late {
+    /// The name in flags and results.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Queue => "queue",
+            Self::Drop => "drop",
+        }
     }
 }
 
@@ -115,34 +138,42 @@ impl HttpPlan {
         }
     }
 
-    /// Checks what no flag can check alone.
-    pub(crate) fn check(&self) -> Result<()> {
-        if self.requests.is_empty() {
-            return Err(Error::usage("there is nothing to send").remedy("give a URL"));
-        }
-        if self.connections.contains(&0) || self.connections.is_empty() {
-            return Err(Error::usage("no connections").remedy("give at least one: -c 1"));
-        }
-        if self.pipeline == 0 || self.requests_per_connection == Some(0) {
-            return Err(Error::usage("a connection that carries no request measures nothing")
-                .remedy("give at least 1 for --pipeline and --requests-per-connection"));
-        }
-        if self.connect_rate_per_s.is_some_and(|rate| rate <= 0.0 || rate.is_nan()) {
-            return Err(Error::usage("a connect rate of 0 never connects")
-                .remedy("give one above 0, or none"));
-        }
-        let Some(open) = &self.open else {
-            return Ok(());
-        };
-        if open.stages.is_empty() {
-            return Err(Error::usage("an open loop without a rate").remedy("give one: -R 1000"));
-        }
+    pub(super) fn check(&self) -> Result<()> {
+        let stages = self.open.as_ref().map(|open| open.stages.as_slice());
         let counted = matches!(self.common.stop, Stop::Count(_));
-        if counted && open.stages.iter().any(|s| s.is_ramp() && s.duration.is_none()) {
-            return Err(Error::usage("a ramp needs to know how long it is")
-                .remedy("give it a duration, for example --stages 1000-5000:30s"));
+        let is_endless = |stage: &Stage| counted && stage.is_ramp() && stage.duration.is_none();
+        let refused = [
+            (self.requests.is_empty(), "there is nothing to send", "give a URL"),
+            (
+                self.connections.contains(&0) || self.connections.is_empty(),
+                "no connections",
+                "give at least one: -c 1",
+            ),
+            (
+                self.pipeline == 0 || self.requests_per_connection == Some(0),
+                "a connection that carries no request measures nothing",
+                "give at least 1 for --pipeline and --requests-per-connection",
+            ),
+            (
+                self.connect_rate_per_s.is_some_and(|rate| rate <= 0.0 || rate.is_nan()),
+                "a connect rate of 0 never connects",
+                "give one above 0, or none",
+            ),
+            (
+                stages.is_some_and(<[Stage]>::is_empty),
+                "an open loop without a rate",
+                "give one: -R 1000",
+            ),
+            (
+                stages.unwrap_or_default().iter().any(is_endless),
+                "a ramp needs to know how long it is",
+                "give it a duration, for example --stages 1000-5000:30s",
+            ),
+        ];
+        match refused.into_iter().find(|(is_so, ..)| *is_so) {
+            Some((_, message, remedy)) => Err(Error::usage(message).remedy(remedy)),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     pub(super) fn stage(&self, step: Step) -> Option<Stage> {
@@ -155,6 +186,39 @@ impl HttpPlan {
             Some(duration) => (Some(duration), None),
             None => self.common.stop.parts(),
         }
+    }
+
+    pub(super) fn loop_plan(&self, step: Step, share: Share, connections: u32) -> LoopPlan {
+        let own = self.common.loop_plan(self.extent(step), share, connections);
+        LoopPlan { depth: self.pipeline, ..own }
+    }
+
+    /// A worker's arrivals: the rate is held during the warm-up, and changes in the measured phase.
+    pub(super) fn schedule(&self, step: Step, share: Share) -> Option<Result<Schedule>> {
+        let stage = self.stage(step)?;
+        let load = Load {
+            from_per_s: stage.from_per_s,
+            to_per_s: stage.to_per_s,
+            hold: self.common.warmup,
+            ramp: self.extent(step).0.unwrap_or(Nanos::ZERO),
+        };
+        let arrivals = self.open.as_ref()?.arrivals;
+        Some(Schedule::new(&load, arrivals, self.common.seed, share))
+    }
+
+    /// The requests written out, which are known in full once the address is.
+    pub(super) fn written(&self, address: Option<&Destination>) -> Result<Requests> {
+        let written = self.requests.iter().map(|weighted| {
+            let mut request = weighted.request.clone();
+            request.host = host(&self.target, &request.host, address);
+            (request, weighted.weight)
+        });
+        let written: Vec<(RequestSpec, u32)> = written.collect();
+        Requests::new(&written, self.pipeline, self.common.seed)
+    }
+
+    pub(super) fn late(&self) -> Late {
+        self.open.as_ref().map_or(Late::Queue, |open| open.late)
     }
 
     /// Connections are replaced as was asked for.
@@ -171,7 +235,18 @@ impl HttpPlan {
     }
 }
 
-/// The parameters of a step, against that address.
+/// The `Host` of a request. A server of this process has no name but its address.
+pub(super) fn host(target: &Target, asked: &str, address: Option<&Destination>) -> String {
+    let is_unnamed = asked.is_empty() || asked == target.to_string();
+    match (target, address) {
+        (Target::Loopback | Target::Veth, Some(Destination::Tcp(address))) if is_unnamed => {
+            address.to_string()
+        }
+        (Target::Unix(_), _) if is_unnamed => UNIX_HOST.to_owned(),
+        _ => asked.to_owned(),
+    }
+}
+
 pub(super) fn params(
     plan: &HttpPlan,
     step: Step,
@@ -209,7 +284,7 @@ pub(super) fn params(
     }
 }
 
-pub(super) fn describe(plan: &HttpPlan, addresses: &[impl ToString]) -> serde_json::Value {
+pub(super) fn describe(plan: &HttpPlan) -> serde_json::Value {
     let open = plan.open.as_ref();
     let stage = |stage: &Stage| {
         serde_json::json!({
@@ -220,7 +295,7 @@ pub(super) fn describe(plan: &HttpPlan, addresses: &[impl ToString]) -> serde_js
     };
     let resolve =
         |(host, at): &(String, SocketAddr)| format!("{host}:{}:{}", at.port(), shown(*at));
-    let own = serde_json::json!({
+    serde_json::json!({
         "proto": "http",
         "requests": plan.requests.iter().map(request).collect::<Vec<_>>(),
         "connections": plan.connections,
@@ -236,8 +311,7 @@ pub(super) fn describe(plan: &HttpPlan, addresses: &[impl ToString]) -> serde_js
         "resolve": plan.resolve.iter().map(resolve).collect::<Vec<_>>(),
         "connect_to": plan.connect_to.as_ref().map(|(host, port)| format!("{host}:{port}")),
         "bind": plan.bind.iter().copied().map(shown).collect::<Vec<_>>(),
-    });
-    run::plan::describe(&plan.target, &plan.common, addresses, own)
+    })
 }
 
 /// A request without its secrets and without the bytes of its body.
@@ -247,11 +321,11 @@ fn request(weighted: &Weighted) -> serde_json::Value {
         let value = if secret::shows_header(name) { value } else { secret::REDACTED };
         format!("{name}: {value}")
     };
+    let body = request.body.as_ref();
     let framing = |body: &Body| match body.framing {
         Framing::Length => "length",
         Framing::Chunked => "chunked",
     };
-    let body = request.body.as_ref();
     serde_json::json!({
         "method": request.method,
         "path": secret::shown_path(&request.target),
@@ -271,15 +345,14 @@ mod tests {
     #[test]
     fn secrets_never_appear_in_a_description() {
         let mut plan = HttpPlan::to(Target::Host { host: "web".to_owned(), port: 80 });
+        let names = ["Authorization", "COOKIE", "proxy-authorization", "X-API-Key", "X-Auth"];
+        let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let request = &mut plan.requests[0].request;
-        for name in ["Authorization", "COOKIE", "proxy-authorization", "X-API-Key", "X-Auth"] {
-            let secret = (name.to_owned(), "hunter2".to_owned());
-            request.headers.push(secret);
-        }
-        request.headers.push(("Accept".to_owned(), "*/*".to_owned()));
+        request.headers.extend(names.map(|name| header(name, "hunter2")));
+        request.headers.push(header("Accept", "*/*"));
         request.target = "/a?b=c&token=hunter2".to_owned();
         request.body = Some(Body { bytes: b"hunter2".to_vec(), framing: Framing::Chunked });
-        let described = describe(&plan, &["192.0.2.1:80"]);
+        let described = describe(&plan);
         let text = described.to_string();
         assert!(!text.contains("hunter2"), "{text}");
         let request = &described["requests"][0];
@@ -287,7 +360,6 @@ mod tests {
         assert_eq!(request["headers"][5], "Accept: */*");
         assert_eq!(request["path"], "/a?b=c&token=(redacted)");
         assert_eq!((&request["body_bytes"], &request["framing"]), (&7.into(), &"chunked".into()));
-        assert_eq!(described["addresses"][0], "192.0.2.1:80");
         assert!(described["stages"].is_null());
     }
 }

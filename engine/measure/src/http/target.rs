@@ -1,15 +1,13 @@
 //! Where an HTTP load goes: names and what replaces them, local addresses, and which of several
 //! addresses answers.
 
-use crate::run::observe::unless;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 
 use crate::http::plan::HttpPlan;
-use crate::run::peer::Peer;
+use crate::run::peer::{Peer, resolve, unless};
 use crate::worker::destination::Destination;
 use tare_driver::{shown, towards};
-use tare_host::resolve;
 use tare_host::unavailable;
 use tare_units::Nanos;
 use tare_units::control::Interrupt;
@@ -37,10 +35,6 @@ pub(super) fn check_embedded(plan: &HttpPlan) -> Result<()> {
 
 /// A server elsewhere. Where its name has several addresses each is tried until one accepts a
 /// connection.
-///
-/// # Errors
-/// Where the name cannot be resolved, a local address is not one, or no address accepts a
-/// connection.
 pub(super) fn host(plan: &HttpPlan, host: &str, port: u16, interrupt: &Interrupt) -> Result<Peer> {
     let (host, port) = match &plan.connect_to {
         Some((host, port)) => (host.as_str(), *port),
@@ -48,18 +42,12 @@ pub(super) fn host(plan: &HttpPlan, host: &str, port: u16, interrupt: &Interrupt
     };
     let addresses = match resolved(&plan.resolve, host, port) {
         known if !known.is_empty() => known,
-        _ => {
-            let (name, timeout) = (host.to_owned(), plan.connect_timeout);
-            unless(interrupt, move || resolve::resolve(&name, port, timeout))?
-        }
+        _ => resolve(host, port, plan.connect_timeout, interrupt)?,
     };
-    if addresses.is_empty() {
-        return Err(Error::peer(format!("{host} has no address")));
-    }
     check_bind(&plan.bind, &addresses, host)?;
     let addresses = of_family(addresses, &plan.bind);
-    let timeout = plan.connect_timeout;
-    let probe = move |address: &SocketAddr| accepts(address, timeout);
+    let timeout = plan.connect_timeout.max(Nanos(1)).into();
+    let probe = move |to: &SocketAddr| TcpStream::connect_timeout(to, timeout).map(drop);
     let name = host.to_owned();
     let (unreached, reached) = unless(interrupt, move || first_accepting(addresses, &name, probe))?;
     let tcp = |all: Vec<SocketAddr>| all.into_iter().map(Destination::Tcp).collect();
@@ -72,10 +60,10 @@ pub(super) fn host(plan: &HttpPlan, host: &str, port: u16, interrupt: &Interrupt
 /// compared as names are (RFC 4343): letter case does not count, nor the root's dot.
 fn resolved(entries: &[(String, SocketAddr)], host: &str, port: u16) -> Vec<SocketAddr> {
     let plain = |name: &str| name.trim_end_matches('.').to_ascii_lowercase();
-    let wanted = plain(host);
+    let is_asked = |name: &str, at: &SocketAddr| plain(name) == plain(host) && at.port() == port;
     let mut addresses = Vec::new();
     for (name, address) in entries {
-        if plain(name) == wanted && address.port() == port && !addresses.contains(address) {
+        if is_asked(name, address) && !addresses.contains(address) {
             addresses.push(*address);
         }
     }
@@ -85,30 +73,22 @@ fn resolved(entries: &[(String, SocketAddr)], host: &str, port: u16) -> Vec<Sock
 /// Local addresses must be this machine's, and of the same family as at least one address of the
 /// peer.
 fn check_bind(bind: &[SocketAddr], addresses: &[SocketAddr], host: &str) -> Result<()> {
-    let name = |local: &SocketAddr| shown(*local);
     let family = |is_ipv4: bool| if is_ipv4 { "IPv4" } else { "IPv6" };
     let Some(first) = bind.first() else {
         return Ok(());
     };
+    let name = shown(*first);
+    let (own, theirs) = (family(first.is_ipv4()), family(!first.is_ipv4()));
     if let Some(other) = bind.iter().find(|ip| ip.is_ipv4() != first.is_ipv4()) {
-        return Err(Error::usage(format!(
-            "--bind {} is {}, and {} is {}",
-            name(first),
-            family(first.is_ipv4()),
-            name(other),
-            family(other.is_ipv4())
-        ))
-        .remedy("give addresses of one family: all connections go to the same address"));
+        let other = shown(*other);
+        return Err(Error::usage(format!("--bind {name} is {own}, and {other} is {theirs}"))
+            .remedy("give addresses of one family: all connections go to the same address"));
     }
-    let mut reachable = addresses.iter().filter(|a| a.is_ipv4() == first.is_ipv4());
-    let Some(to) = reachable.next() else {
-        let theirs = family(!first.is_ipv4());
-        return Err(Error::usage(format!(
-            "--bind {} is {}, and {host} has {theirs} addresses only",
-            name(first),
-            family(first.is_ipv4())
-        ))
-        .remedy(format!("bind to an {theirs} address of this machine")));
+    let Some(to) = addresses.iter().find(|to| to.is_ipv4() == first.is_ipv4()) else {
+        let message = format!("--bind {name} is {own}, and {host} has {theirs} addresses only");
+        return Err(
+            Error::usage(message).remedy(format!("bind to an {theirs} address of this machine"))
+        );
     };
     for local in bind.iter().map(|local| towards(*local, *to)) {
         // A datagram socket: nothing is sent, and no port of TCP taken.
@@ -133,10 +113,6 @@ fn of_family(mut addresses: Vec<SocketAddr>, bind: &[SocketAddr]) -> Vec<SocketA
     addresses
 }
 
-fn accepts(address: &SocketAddr, timeout: Nanos) -> std::io::Result<()> {
-    TcpStream::connect_timeout(address, timeout.max(Nanos(1)).into()).map(drop)
-}
-
 /// The addresses before the first that accepts a connection, and it with those behind it. One alone
 /// is not tried: the run does that.
 fn first_accepting(
@@ -154,10 +130,11 @@ fn first_accepting(
                 let reached = addresses.split_off(index);
                 return Ok((addresses, reached));
             }
-            Err(error) => refusals.push(match unavailable::address(*address, None) {
-                Some(why) => format!("{address} ({})", why.message()),
-                None => format!("{address} ({error})"),
-            }),
+            Err(error) => {
+                let why = unavailable::address(*address, None);
+                let why = why.map_or_else(|| error.to_string(), |why| why.message().to_owned());
+                refusals.push(format!("{address} ({why})"));
+            }
         }
     }
     Err(Error::peer(format!("no address of {host} accepts a connection: {}", refusals.join(", ")))
@@ -186,8 +163,8 @@ mod tests {
         ]
         .map(|(host, address)| (host.to_owned(), address.parse().unwrap()))
         .into();
-        let found = resolved(&entries, "Web.Example", 80);
-        assert_eq!(found, sockets(&["192.0.2.1:80", "[2001:db8::1]:80"]));
+        let both = sockets(&["192.0.2.1:80", "[2001:db8::1]:80"]);
+        assert_eq!(resolved(&entries, "Web.Example", 80), both);
         assert!(resolved(&entries, "web.example", 81).is_empty());
     }
 
@@ -195,10 +172,7 @@ mod tests {
     fn the_first_address_that_accepts_is_used() {
         let all = sockets(&["192.0.2.1:80", "192.0.2.2:80", "192.0.2.3:80"]);
         let refused = || Err(IoError::from(ErrorKind::ConnectionRefused));
-        let probe = |address: &SocketAddr| match address.ip().to_string().as_str() {
-            "192.0.2.1" => refused(),
-            _ => Ok(()),
-        };
+        let probe = |address: &SocketAddr| if *address == all[0] { refused() } else { Ok(()) };
         let (unreached, reached) = first_accepting(all.clone(), "web", probe).unwrap();
         assert_eq!((unreached.as_slice(), reached.as_slice()), all.split_at(1));
         let error = first_accepting(all.clone(), "web", |_| refused()).unwrap_err();
@@ -211,11 +185,9 @@ mod tests {
     #[test]
     fn local_addresses_are_of_one_family_which_the_peer_has_and_exist() {
         let far = sockets(&["192.0.2.1:80"]);
-        let check = |bind: &[&str]| {
-            let bind = bind.iter().map(|ip| resolve::local(ip).unwrap());
-            let bind: Vec<SocketAddr> = bind.collect();
-            check_bind(&bind, &far, "web")
-        };
+        let local = |ip: &&str| tare_host::resolve::local(ip).unwrap();
+        let check =
+            |bind: &[&str]| check_bind(&bind.iter().map(local).collect::<Vec<_>>(), &far, "web");
         assert!(check(&[]).is_ok());
         assert!(check(&["127.0.0.1", "127.0.0.2"]).is_ok());
         for (bind, part) in [

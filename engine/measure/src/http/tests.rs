@@ -1,8 +1,6 @@
-use super::plan::{OpenLoop, Stage};
+use super::plan::{Late, OpenLoop, Stage, host};
 use super::*;
-use crate::http::client::Late;
 use crate::schedule::Arrivals;
-use tare_driver::clock::{Clock, MonotonicClock};
 use tare_units::error::Fault;
 
 fn stage(from_per_s: f64, to_per_s: f64, seconds: Option<u64>) -> Stage {
@@ -24,21 +22,21 @@ fn staged(stages: &[Stage]) -> HttpPlan {
 #[test]
 fn a_step_for_each_stage_of_each_number_of_connections() {
     let plan = staged(&[stage(1_000.0, 1_000.0, Some(3)), stage(1_000.0, 5_000.0, None)]);
-    let steps = steps(&plan);
+    let steps = plan.steps();
     let told: Vec<_> = steps.iter().map(|s| (s.connections, s.stage)).collect();
     assert_eq!(told, [(10, 0), (10, 1), (100, 0), (100, 1)]);
     assert_eq!(plan.extent(steps[0]), (Some(Nanos::from_secs(3)), None));
     assert_eq!(plan.extent(steps[1]), (Some(Nanos::from_secs(10)), None));
     let at = Destination::Unix("/x".into());
-    let params = plan::params(&plan, steps[1], &at, &requests(&plan, Some(&at)).unwrap());
+    let params = plan::params(&plan, steps[1], &at, &plan.written(Some(&at)).unwrap());
     let http = params.http.unwrap();
     assert_eq!((params.rate_per_s, http.rate_to_per_s), (Some(1_000.0), Some(5_000.0)));
     assert_eq!((http.stage, http.late.as_deref()), (Some(2), Some("drop")));
     assert_eq!(params.address.as_deref(), Some("unix:/x"));
 
     let closed = HttpPlan::to(Target::Loopback);
-    let steps = super::steps(&closed);
-    let params = plan::params(&closed, steps[0], &at, &requests(&closed, Some(&at)).unwrap());
+    let steps = closed.steps();
+    let params = plan::params(&closed, steps[0], &at, &closed.written(Some(&at)).unwrap());
     let http = params.http.unwrap();
     assert_eq!(steps.len(), 1);
     assert_eq!((params.rate_per_s, http.stage, http.arrivals), (None, None, None));
@@ -46,40 +44,12 @@ fn a_step_for_each_stage_of_each_number_of_connections() {
 
 #[test]
 fn every_load_over_tcp_is_guarded_however_long_its_connections_last() {
-    let chosen = tare_driver::probe::Chosen {
-        backend: tare_driver::Backend::Epoll,
-        reason: String::new(),
-        advice: None,
-    };
     let guards = |address: Destination| {
         let plan = HttpPlan::to(Target::Loopback);
-        let setting = Setting {
-            address,
-            cpus: vec![0],
-            wait: WaitMode::Block,
-            chosen: chosen.clone(),
-            run_id: 1,
-            began: MonotonicClock.now(),
-            machine: Cpus::of_self(),
-            interrupt: Interrupt::default(),
-            separate: false,
-            begins: None,
-        };
-        step_plan(&plan, &setting, steps(&plan)[0]).guard.is_some()
+        step_plan(&plan, &Setting::at(address), plan.steps()[0]).guard.is_some()
     };
     assert!(guards(Destination::Tcp("127.0.0.1:80".parse().unwrap())));
     assert!(!guards(Destination::Unix("/x".into())));
-}
-
-#[test]
-fn connections_that_errors_replace_are_counted_beforehand() {
-    let mut plan = HttpPlan::to(Target::Loopback);
-    plan.common.stop = Stop::Count(1_000);
-    assert!(!plan.renews_connections());
-    plan.reconnect_on_error = true;
-    assert!(plan.renews_connections());
-    // Each request may be an error.
-    assert_eq!(opened(&plan, 10), Some(1_000));
 }
 
 #[test]
@@ -108,13 +78,23 @@ fn plans_that_cannot_be_carried_out_are_refused_with_advice() {
 #[test]
 fn the_host_is_the_one_given_or_the_address() {
     let tcp = Destination::Tcp("127.0.0.1:4000".parse().unwrap());
-    assert_eq!(host(&Target::Loopback, "loopback", Some(&tcp)), "127.0.0.1:4000");
-    assert_eq!(host(&Target::Veth, "", Some(&tcp)), "127.0.0.1:4000");
-    assert_eq!(host(&Target::Loopback, "web", Some(&tcp)), "web");
     let unix = Destination::Unix("/x".into());
-    assert_eq!(host(&Target::Unix("/x".into()), "unix:/x", Some(&unix)), "localhost");
     let elsewhere = Target::Host { host: "web".to_owned(), port: 80 };
-    assert_eq!(host(&elsewhere, "web", Some(&tcp)), "web");
+    for (target, asked, address, is) in [
+        (&Target::Loopback, "loopback", &tcp, "127.0.0.1:4000"),
+        (&Target::Veth, "", &tcp, "127.0.0.1:4000"),
+        (&Target::Loopback, "web", &tcp, "web"),
+        (&Target::Unix("/x".into()), "unix:/x", &unix, "localhost"),
+        (&elsewhere, "web", &tcp, "web"),
+    ] {
+        assert_eq!(host(target, asked, Some(address)), is);
+    }
+    let plan = HttpPlan::to(Target::Loopback);
+    let written = plan.written(Some(&tcp)).unwrap();
+    let text = String::from_utf8_lossy(written.bytes());
+    assert!(text.contains("Host: 127.0.0.1:4000\r\n"), "{text}");
+    let params = plan::params(&plan, plan.steps()[0], &tcp, &written).http.unwrap();
+    assert_eq!(params.request_bytes, written.bytes().len() as u64);
 }
 
 #[test]
@@ -134,15 +114,11 @@ fn connections_that_are_replaced_are_counted_beforehand() {
     assert_eq!(opened(&plan, 10), Some(101));
     plan.requests[0].request.close = true;
     assert_eq!(opened(&plan, 10), Some(1_001));
-}
-
-#[test]
-fn requests_are_written_for_the_address() {
-    let plan = HttpPlan::to(Target::Loopback);
-    let to = Destination::Tcp("127.0.0.1:4000".parse().unwrap());
-    let written = requests(&plan, Some(&to)).unwrap();
-    let text = String::from_utf8_lossy(written.bytes());
-    assert!(text.contains("Host: 127.0.0.1:4000\r\n"), "{text}");
-    let params = plan::params(&plan, steps(&plan)[0], &to, &written).http.unwrap();
-    assert_eq!(params.request_bytes, written.bytes().len() as u64);
+    // Each request may be an error.
+    let mut plan = HttpPlan::to(Target::Loopback);
+    plan.common.stop = Stop::Count(1_000);
+    assert!(!plan.renews_connections());
+    plan.reconnect_on_error = true;
+    assert!(plan.renews_connections());
+    assert_eq!(opened(&plan, 10), Some(1_000));
 }

@@ -10,7 +10,6 @@ use tare_units::Nanos;
 use tare_units::target::Target;
 
 use crate::bandwidth::plan::BwPlan;
-use crate::run;
 use crate::run::plan::Common;
 use crate::run::sweep::Step;
 use crate::worker::destination::Destination;
@@ -57,6 +56,15 @@ impl LatPlan {
             common: Common::default(),
         }
     }
+
+    /// What goes over the same path beside each step's second measurement.
+    pub(super) const fn load(&self) -> Option<&Load> {
+        self.under_load.as_ref()
+    }
+
+    pub(crate) const fn load_mut(&mut self) -> &mut Option<Load> {
+        &mut self.under_load
+    }
 }
 
 /// A bulk transfer beside a latency measurement.
@@ -69,25 +77,21 @@ pub struct Load {
     pub plan: Box<BwPlan>,
 }
 
-/// The plan as results carry it: defaults filled in, names resolved, and of a secret only that
-/// there is one.
-pub(super) fn describe(plan: &LatPlan, addresses: &[Destination]) -> serde_json::Value {
-    let own = serde_json::json!({
+pub(super) fn describe(plan: &LatPlan) -> serde_json::Value {
+    serde_json::json!({
         "proto": plan.transport.name(),
         "sizes_bytes": plan.sizes,
         "connections": plan.connections,
         "connect_each": plan.connect_each,
         "rate_per_s": plan.rate_per_s,
         "server_delay_ns": plan.server_delay.0,
-        "under_load": plan.under_load.as_ref().map(|load| load.options.as_str()),
+        "under_load": plan.load().map(|load| load.options.as_str()),
         "bind": plan.bind.map(shown),
-    });
-    run::plan::describe(&plan.target, &plan.common, addresses, own)
+    })
 }
 
-/// The parameters of a step, against that address.
 pub(super) fn params(plan: &LatPlan, step: Step, address: &Destination) -> Params {
-    let load = plan.under_load.as_ref().filter(|_| step.loaded);
+    let load = plan.load().filter(|_| step.loaded);
     let path = match address {
         Destination::Tcp(to) if plan.transport == Transport::Udp => option::path_mtu_to(*to),
         _ => None,
@@ -105,7 +109,6 @@ pub(super) fn params(plan: &LatPlan, step: Step, address: &Destination) -> Param
         path_mtu_bytes: path.map(|path| path.bytes),
         fragments_per_datagram: path.map(|path| path.fragments(step.size)),
         under_load: load.map(|load| load.options.clone()),
-        bulk: None,
-        http: None,
+        ..Params::default()
     }
 }

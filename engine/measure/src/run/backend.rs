@@ -12,7 +12,6 @@ pub(crate) enum AnyDriver {
     Epoll(EpollDriver),
 }
 
-/// Opens a driver for the calling thread.
 pub(crate) fn open(backend: Backend) -> Result<AnyDriver, DriverError> {
     match backend {
         Backend::Uring => UringDriver::new().map(AnyDriver::Uring),

@@ -9,11 +9,12 @@ use tare_stats::histogram::Added;
 use tare_stats::result::{CpuUse, Instrument};
 use tare_units::Nanos;
 
-/// What a worker's own loop and thread tell.
+/// What a worker's own loop and thread tell, and what the kernel counted beside.
 pub(crate) fn of_worker(
     counters: &TurnCounters,
     clock: ClockQuality,
     used: &CpuTimes,
+    disturbance: &Disturbance,
 ) -> Instrument {
     Instrument {
         clock_ns: clock.cost.0,
@@ -26,48 +27,42 @@ pub(crate) fn of_worker(
         involuntary_switches: used.involuntary_switches,
         voluntary_switches: used.voluntary_switches,
         run_queue_ns: used.run_queue_ns,
+        steal_ns: disturbance.steal_ns,
+        throttled_periods: disturbance.throttled_periods,
+        throttled_ns: disturbance.throttled_ns,
         ..Instrument::default()
     }
 }
 
-/// Adds what the kernel counted beside.
-pub(crate) fn disturb(instrument: &mut Instrument, disturbance: &Disturbance) {
-    instrument.steal_ns = disturbance.steal_ns;
-    instrument.throttled_periods = disturbance.throttled_periods;
-    instrument.throttled_ns = disturbance.throttled_ns;
-}
-
-/// Adds what the whole machine of that end did meanwhile.
-pub(crate) fn tell_machine(used: &mut CpuUse, disturbance: &Disturbance) {
-    used.machine_busy = disturbance.machine_busy;
-    used.machine_softirq = disturbance.machine_softirq;
-    used.machine_softnet_dropped = disturbance.softnet.map(|seen| seen.dropped);
-    used.machine_softnet_squeezed = disturbance.softnet.map(|seen| seen.squeezed);
+/// What the whole machine of that end did meanwhile.
+pub(crate) fn machine_use(disturbance: &Disturbance) -> CpuUse {
+    CpuUse {
+        machine_busy: disturbance.machine_busy,
+        machine_softirq: disturbance.machine_softirq,
+        machine_softnet_dropped: disturbance.softnet.map(|seen| seen.dropped),
+        machine_softnet_squeezed: disturbance.softnet.map(|seen| seen.squeezed),
+        ..CpuUse::default()
+    }
 }
 
 /// `latency_error_ns`, as its definition in [`tare_stats::result::StepResult`] says. A spinning
 /// worker's wake-up is not part of it; a sleeping one's is.
-pub(crate) const fn latency_error(instrument: &Instrument) -> Nanos {
-    let wakeup = match instrument.wakeup_p99_ns {
-        Some(ns) => ns,
-        None => 0,
-    };
-    Nanos(
-        instrument.clock_ns
-            + instrument.clock_granularity_ns
-            + instrument.gap_p99_ns
-            + wakeup
-            + instrument.batch_bound_ns,
-    )
+pub(crate) fn latency_error(instrument: &Instrument) -> Nanos {
+    let wakeup = instrument.wakeup_p99_ns.unwrap_or(0);
+    Nanos(fixed_error(instrument) + instrument.gap_p99_ns + wakeup)
+}
+
+/// What of it every latency has alike, nanoseconds.
+const fn fixed_error(instrument: &Instrument) -> u64 {
+    instrument.clock_ns + instrument.clock_granularity_ns + instrument.batch_bound_ns
 }
 
 /// What the instrument can have added to the latencies of a step, by share of them.
 pub(crate) fn added<T>(instrument: &Instrument, result: &WorkerResult<T>) -> Added {
-    let fixed = instrument.clock_ns + instrument.clock_granularity_ns + instrument.batch_bound_ns;
     let wakeups = result.wakeups.as_ref().map(Wakeups::ascending);
     // As in `latency_error`: awake all the time, a worker has none.
     let wakeups = wakeups.filter(|_| instrument.wakeup_p99_ns.is_some());
-    Added::new(Nanos(fixed), result.counters.gaps(), wakeups)
+    Added::new(Nanos(fixed_error(instrument)), result.counters.gaps(), wakeups)
 }
 
 #[cfg(test)]

@@ -1,45 +1,8 @@
 //! How a run tells the outside what it is doing, and how the outside tells it to stop.
 
-use std::time::Duration;
-
-use crossbeam::channel::{RecvTimeoutError, bounded};
-
 use tare_stats::result::{Interval, Params, Report, Warning};
 use tare_units::Nanos;
-use tare_units::error::{Error, Result};
-
-use tare_units::control::{Interrupt, Phase};
-
-/// How often a wait for another thread looks whether the run was interrupted.
-const LOOK: Duration = Duration::from_millis(20);
-
-/// Does what cannot be interrupted, on a thread that is left behind when the run is: it holds
-/// nothing, and ends by bounds of its own.
-///
-/// # Errors
-/// Those of `work`; where the run was interrupted before it was done, an environment error.
-pub(crate) fn unless<T: Send + 'static>(
-    interrupt: &Interrupt,
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let (done_tx, done) = bounded(1);
-    std::thread::Builder::new()
-        .name("tare-find".to_owned())
-        .spawn(move || done_tx.try_send(work()))
-        .map_err(|e| Error::environment(format!("no thread to look for the server: {e}")))?;
-    loop {
-        match done.recv_timeout(LOOK) {
-            Ok(found) => return found,
-            Err(RecvTimeoutError::Disconnected) => {
-                return Err(Error::bug("looking for the server panicked"));
-            }
-            Err(RecvTimeoutError::Timeout) if interrupt.is_raised() => {
-                return Err(Error::environment("interrupted"));
-            }
-            Err(RecvTimeoutError::Timeout) => {}
-        }
-    }
-}
+use tare_units::control::Phase;
 
 /// A look at a running step.
 #[derive(Debug, Clone, Copy)]

@@ -1,8 +1,10 @@
 //! What all plans have. A plan is validated: the command line becomes one, and everything after it
 //! only reads it.
 
+use crate::schedule::Share;
+use crate::worker::LoopPlan;
 use tare_driver::BackendChoice;
-use tare_host::observation::Observation;
+use tare_host::observed::Observation;
 use tare_proto::auth::Secret;
 use tare_proto::hello::WaitMode;
 use tare_units::Nanos;
@@ -81,6 +83,28 @@ impl Default for Common {
             no_idle: false,
             command_line: None,
             observe: Vec::new(),
+        }
+    }
+}
+
+impl Common {
+    /// What a worker of `connections` is to do in a measured phase that ends by a duration or by
+    /// the count of all workers.
+    pub(crate) fn loop_plan(
+        &self,
+        (duration, count): (Option<Nanos>, Option<u64>),
+        share: Share,
+        connections: u32,
+    ) -> LoopPlan {
+        LoopPlan {
+            warmup: self.warmup,
+            duration,
+            count: count.map(|count| share.of(count)),
+            timeout: self.timeout,
+            interval: self.interval,
+            wakeup: Nanos::ZERO,
+            slots: connections,
+            depth: 1,
         }
     }
 }

@@ -6,6 +6,7 @@ use super::observe::Observer;
 use super::peer;
 use super::plan::Common;
 use super::step::StepPlan;
+use crate::worker::SessionSpec;
 use crate::worker::destination::Destination;
 use tare_driver::clock::{Clock, MonotonicClock};
 use tare_driver::probe::Chosen;
@@ -43,43 +44,43 @@ impl Setting {
         }
     }
 
-    /// How long the run has lasted.
     pub(crate) fn elapsed(&self) -> Nanos {
         MonotonicClock.now().since(self.began)
     }
 
-    /// The CPUs of the workers of so many connections: not more workers than that.
-    pub(crate) fn cpus_for(&self, connections: u32) -> Vec<u32> {
+    /// A step of so many connections, as far as it follows from the setting and from what all plans
+    /// have: on no more CPUs than connections.
+    pub(crate) fn step_plan<'a>(&'a self, common: &'a Common, connections: u32) -> StepPlan<'a> {
         let workers = self.cpus.len().min(connections as usize).max(1);
-        self.cpus[..workers].to_vec()
-    }
-
-    /// The address, of a peer that only TCP and UDP reach.
-    pub(crate) fn socket_address(&self) -> Result<SocketAddr> {
-        self.address.socket_address().ok_or_else(peer::unix_refused)
-    }
-
-    /// A step on those CPUs, as far as it follows from the setting and from what all plans have.
-    pub(crate) fn step_plan(&self, common: &Common, cpus: Vec<u32>) -> StepPlan {
         StepPlan {
-            cpus,
-            separate: self.separate,
-            backend: self.chosen.backend,
+            at: self,
+            common,
+            cpus: self.cpus[..workers].to_vec(),
             warmup: common.warmup,
             duration: None,
-            wait: self.wait,
             wait_is_default: common.wait.is_none(),
-            interval: common.interval,
             counts_bytes: false,
             needs_all: true,
-            observe: common.observe.clone(),
             guard: None,
             listener: self.address.socket_address(),
-            interrupt: self.interrupt.clone(),
         }
     }
 
-    /// What every connection says, whatever is measured.
+    /// The sessions of connections that say `hello`. Their nonces are made from the run's number and
+    /// `salt`.
+    pub(crate) fn session(
+        &self,
+        common: &Common,
+        local: Option<SocketAddr>,
+        salt: u64,
+        hello: Hello,
+    ) -> Result<SessionSpec> {
+        let to = self.address.socket_address().ok_or_else(peer::unix_refused)?;
+        let nonce = self.run_id.rotate_left(17) ^ salt;
+        let secret = common.secret.clone();
+        Ok(SessionSpec::new(to, hello, secret, common.timeout, nonce).from_local(local))
+    }
+
     pub(crate) fn hello(
         &self,
         common: &Common,
@@ -110,6 +111,28 @@ impl Setting {
             request_follows: false,
             brief: false,
             client_version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Setting {
+        pub(crate) fn at(address: Destination) -> Self {
+            Self {
+                address,
+                cpus: vec![0],
+                wait: WaitMode::Block,
+                chosen: Chosen { backend: Backend::Epoll, reason: String::new(), advice: None },
+                run_id: 1,
+                began: MonotonicClock.now(),
+                machine: Cpus::of_self(),
+                interrupt: Interrupt::default(),
+                separate: false,
+                begins: None,
+            }
         }
     }
 }

@@ -59,7 +59,7 @@ impl Server {
         let stopping = Arc::new(AtomicBool::new(false));
         let (ready_tx, ready) = bounded(1);
         let (ended_tx, ended) = bounded(1);
-        let http = plan.http.as_ref().map_or(0, |http| http.max_connections);
+        let http = plan.http.as_ref().map_or(0, |http| http.connections_max);
         let waiting = pending_room(http) + HTTP_TURNED_AWAY_MAX;
         rlimit::raise_descriptors(
             u64::from(plan.max_sessions) + u64::from(http) + waiting as u64 + DESCRIPTORS_BESIDE,
@@ -103,7 +103,7 @@ impl Server {
         let mut front =
             Acceptor::new(dispatcher, plan.secret.clone(), datagrams, plan.idle_timeout);
         if let Some(http) = &plan.http {
-            front = front.with_http(http.max_connections, plan.idle_timeout);
+            front = front.with_http(http.connections_max, plan.idle_timeout);
         }
         let mut addresses = Vec::new();
         for &address in &plan.listen {

@@ -10,7 +10,7 @@ use tare_units::limits::HTTP_CONNECTIONS_MAX;
 
 use crate::server::worker::http::Stall;
 
-/// A server.
+/// A server, and what it allows its clients.
 #[derive(Debug, Clone)]
 pub struct ServePlan {
     /// Addresses to listen on, TCP and UDP each.
@@ -34,28 +34,33 @@ pub struct ServePlan {
     /// The shared secret that clients must prove to know.
     pub secret: Option<Secret>,
     /// How HTTP is served; not at all, without.
-    pub http: Option<HttpServing>,
+    pub http: Option<HttpSettings>,
 }
 
 /// How a server serves HTTP. None of it asks for the secret.
 #[derive(Debug, Clone)]
-pub struct HttpServing {
-    /// How the HTTP worker waits. Spinning takes what sessions need for it.
+pub struct HttpSettings {
+    /// How the HTTP worker waits; it always spins for a response that is due within 300 µs.
+    /// Spinning takes what sessions need for it.
     pub wait: WaitMode,
+    /// Longest silence of a connection, longest time for which a client may take nothing of what it
+    /// is sent, and longest time that a response from memory of its own may take to be read.
+    pub idle: Nanos,
     /// Connections at once.
-    pub max_connections: u32,
+    pub connections_max: u32,
     /// Seeds what `/echo` leaves to chance.
     pub seed: u64,
     /// When the whole HTTP side does nothing, counted from its first request.
     pub stalls: Vec<Stall>,
 }
 
-impl Default for HttpServing {
-    /// Blocking, as many connections as can be, no stall.
+impl Default for HttpSettings {
+    /// Blocking, as many connections as can be, for as long as they like, no stall.
     fn default() -> Self {
         Self {
             wait: WaitMode::Block,
-            max_connections: HTTP_CONNECTIONS_MAX,
+            idle: Nanos::MAX,
+            connections_max: HTTP_CONNECTIONS_MAX,
             seed: 0,
             stalls: Vec::new(),
         }

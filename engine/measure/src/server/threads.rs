@@ -11,12 +11,9 @@ use super::Log;
 use crate::run::backend::{self, AnyDriver};
 use crate::run::instrument;
 use crate::server::worker::Meter;
-use crate::server::worker::http::{
-    HttpArrival, HttpServer, HttpSettings, Inbox, StampClock, inbox,
-};
+use crate::server::worker::http::StampClock;
 use crate::worker::{Role, TurnCounters, Worker};
-use tare_driver::clock::RealtimeOffset;
-use tare_driver::clock::{Clock, ClockQuality, MonotonicClock};
+use tare_driver::clock::{ClockQuality, MonotonicClock, RealtimeOffset};
 use tare_driver::epoll::EpollDriver;
 use tare_driver::sys::affinity;
 use tare_driver::uring::UringDriver;
@@ -35,25 +32,26 @@ const QUEUED_UNKNOWN: u64 = 64 << 20;
 const PAGE_BYTES: u64 = 4096;
 
 #[derive(Debug)]
-pub(super) struct WorkerThread {
-    pub(super) waker: Waker,
+pub(super) struct WorkerThread<I> {
+    pub(super) cpu: u32,
+    pub(super) inbox: I,
+    waker: Waker,
     thread: JoinHandle<()>,
 }
 
-impl WorkerThread {
-    /// Starts it, and waits until it runs. Errors name it as `who`; `role` is made on the thread.
-    pub(super) fn start<R>(
-        who: &'static str,
-        name: String,
+impl<I> WorkerThread<I> {
+    /// Starts it, and waits until it runs. Errors name it as `who`; `role` is made on the thread,
+    /// and takes from the other end of `inbox`.
+    pub(super) fn start<R: Role<UringDriver> + Role<EpollDriver>>(
+        (who, name): (&'static str, String),
         backend: Backend,
         cpu: u32,
-        log: Log,
+        log: &Log,
+        inbox: I,
         role: impl FnOnce() -> R + Send + 'static,
-    ) -> Result<Self>
-    where
-        R: Role<UringDriver> + Role<EpollDriver>,
-    {
+    ) -> Result<Self> {
         let (started_tx, started) = bounded(1);
+        let log = Arc::clone(log);
         let body = move || {
             if let Err(error) = affinity::pin_current_thread(cpu) {
                 log("worker", &format!("{who} could not be pinned to CPU {cpu}: {error}"));
@@ -76,12 +74,16 @@ impl WorkerThread {
             .name(name)
             .spawn(body)
             .map_err(|e| Error::environment(format!("no thread for {who}: {e}")))?;
-        let waker = match started.recv() {
-            Ok(Ok(waker)) => waker,
-            Ok(Err(error)) => return Err(backend::unopened(backend, &error)),
-            Err(_) => return Err(Error::bug(format!("{who} ended before it had started"))),
-        };
-        Ok(Self { waker, thread })
+        match started.recv() {
+            Ok(Ok(waker)) => Ok(Self { cpu, inbox, waker, thread }),
+            Ok(Err(error)) => Err(backend::unopened(backend, &error)),
+            Err(_) => Err(Error::bug(format!("{who} ended before it had started"))),
+        }
+    }
+
+    /// Has it look into its inbox.
+    pub(super) fn wake(&self) {
+        self.waker.wake();
     }
 
     pub(super) fn is_running(&self) -> bool {
@@ -90,6 +92,7 @@ impl WorkerThread {
 
     /// Waits for its end, once the server is stopping.
     pub(super) fn join(self) {
+        drop(self.inbox);
         self.waker.wake();
         let _ = self.thread.join();
     }
@@ -144,14 +147,11 @@ impl Meter for ServerMeter {
     fn read(&mut self, counters: &TurnCounters) -> (Instrument, CpuUse) {
         let used = self.queue.usage() - self.usage;
         let disturbance = self.probe.finish();
-        let mut instrument = instrument::of_worker(counters, self.clock, &used);
-        instrument.cpus = vec![self.cpu];
-        instrument::disturb(&mut instrument, &disturbance);
-        let mut cpu =
-            CpuUse { user_ns: used.user_ns, system_ns: used.system_ns, ..CpuUse::default() }
-                .with_polling(Some(counters.polling_ns(&used)));
-        instrument::tell_machine(&mut cpu, &disturbance);
-        (instrument, cpu)
+        let instrument = instrument::of_worker(counters, self.clock, &used, &disturbance);
+        let machine = instrument::machine_use(&disturbance);
+        let cpu = CpuUse { user_ns: used.user_ns, system_ns: used.system_ns, ..machine }
+            .with_polling(Some(counters.polling_ns(&used)));
+        (Instrument { cpus: vec![self.cpu], ..instrument }, cpu)
     }
 
     fn is_stopping(&self) -> bool {
@@ -159,58 +159,19 @@ impl Meter for ServerMeter {
     }
 }
 
-/// The wall clock as it was when last compared.
-#[derive(Debug)]
-struct WallClock(RealtimeOffset);
-
-impl StampClock for WallClock {
+impl StampClock for RealtimeOffset {
     fn refresh(&mut self) {
-        self.0 = RealtimeOffset::read();
+        *self = Self::read();
     }
 
     fn to_instant(&self, stamp: Nanos) -> Option<Instant> {
-        self.0.to_instant(stamp)
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct HttpThread {
-    inbox: Inbox<OwnedFd>,
-    pub(super) worker: WorkerThread,
-    pub(super) cpu: u32,
-}
-
-impl HttpThread {
-    pub(super) fn start(
-        backend: Backend,
-        cpu: u32,
-        settings: HttpSettings,
-        stopping: Arc<AtomicBool>,
-        log: Log,
-    ) -> Result<Self> {
-        let (inbox, arrivals) = inbox(settings.connections_max);
-        let role = move || {
-            let (stamps, now) = (WallClock(RealtimeOffset::read()), MonotonicClock.now());
-            let mut role = HttpServer::new(arrivals, settings, stopping, Box::new(stamps), now);
-            role.bound_queued(queued_max());
-            role
-        };
-        let name = "tare-http".to_owned();
-        let worker = WorkerThread::start("the HTTP worker", name, backend, cpu, log, role)?;
-        Ok(Self { inbox, worker, cpu })
-    }
-
-    /// Hands it a connection, which is closed if there are too many.
-    pub(super) fn serve(&self, arrival: HttpArrival<OwnedFd>) {
-        if self.inbox.send(arrival) {
-            self.worker.waker.wake();
-        }
+        Self::to_instant(self, stamp)
     }
 }
 
 /// HTTP clients that do not read may hold a quarter of the memory that TCP has before it comes
 /// under pressure (`net.ipv4.tcp_mem`, tcp(7)), of all namespaces together.
-fn queued_max() -> u64 {
+pub(super) fn queued_max() -> u64 {
     let text = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_mem").unwrap_or_default();
     let pages: Option<u64> = text.split_whitespace().nth(1).and_then(|n| n.parse().ok());
     pages.map_or(QUEUED_UNKNOWN, |pages| pages.saturating_mul(PAGE_BYTES) / TCP_MEMORY_SHARE)

@@ -23,21 +23,21 @@ use std::sync::Arc;
 
 use crossbeam::channel::{Sender, unbounded};
 
-use crate::latency::client::{Client, ClientSpec};
+use crate::latency::client::Client;
 use crate::schedule::{Schedule, Share};
 use crate::server::worker::front::{Acceptor, Arrival, Dispatch};
 use crate::server::worker::http::{HttpArrival, Inbox};
 use crate::server::worker::{Admitted, Meter, SessionLimits, Sessions};
 use crate::worker::outcome::Outcome;
 use crate::worker::tally::{Record, Tally};
-use crate::worker::{ProgressSink, Role, SessionSpec, TurnCounters, Worker};
+use crate::worker::{LoopPlan, ProgressSink, Role, SessionSpec, TurnCounters, Worker};
 use tare_driver::clock::{Clock, SimulatedClock};
 use tare_driver::simulation::{SimConfig, SimDriver, SimNet, SimSocket};
 use tare_proto::auth::CookieKey;
 use tare_proto::datagram::UdpServerFront;
 use tare_proto::hello::{Accept, BackendAsked, Direction, Hello, Refuse, RefuseCode, Test};
 use tare_proto::hello::{Transport, WaitMode};
-use tare_stats::histogram::{Distribution, Extent, Metric, Recording, RecordingSpec};
+use tare_stats::histogram::{Distribution, Metric, Recording};
 use tare_stats::result::{CpuUse, Instrument};
 use tare_units::control::{Interrupt, Phase};
 use tare_units::text::Id;
@@ -133,26 +133,19 @@ impl Setup {
     }
 
     fn client(&self, to: SocketAddr, interrupt: Interrupt, gauge: Seen) -> Client<Seen> {
-        let spec = ClientSpec {
-            session: SessionSpec::new(to, self.hello(), None, self.timeout, 11),
-            connections: self.connections,
-            size_bytes: self.size_bytes,
+        let session = SessionSpec::new(to, self.hello(), None, self.timeout, 11);
+        let plan = LoopPlan {
             warmup: self.warmup,
             duration: self.duration.filter(|_| self.count.is_none()),
             count: self.count,
-            wait: self.wait,
-            wakeup: Nanos::ZERO,
-        };
-        let recording = Recording::new(RecordingSpec {
-            extent: match (self.count, self.duration) {
-                (Some(count), _) => Extent::Count(count),
-                (None, duration) => Extent::Time(duration.unwrap_or(Nanos(1))),
-            },
+            timeout: self.timeout,
             interval: Nanos::from_secs(1),
-            open_loop: self.rate_per_s.is_some(),
-        });
+            wakeup: Nanos::ZERO,
+            slots: self.connections,
+            depth: 1,
+        };
         let arrivals = self.rate_per_s.map(|rate| Schedule::constant(rate, Share::WHOLE).unwrap());
-        Client::new(spec, recording, arrivals, gauge, interrupt)
+        Client::new(session, plan, arrivals, gauge, interrupt)
     }
 
     /// From the first connection to the last close.
@@ -226,7 +219,7 @@ impl Dispatch<SimSocket> for Door {
     }
 
     fn hand_over(&mut self, mut accept: Accept, arrival: Arrival<SimSocket>) {
-        if arrival.transport == Transport::Udp {
+        if arrival.hello.transport == Transport::Udp {
             self.sessions += 1;
             accept.session = Some(Id(self.sessions));
         }

@@ -18,7 +18,7 @@ pub(super) fn step(
         duration_ns: outcome.measured.0,
         operations: measured.operations,
         rate: outcome.rate(Some(rate_per_s)),
-        latency: latencies(recording, &PERCENTILES),
+        latency: latencies(recording, &PERCENTILES, None),
         connections: Connections {
             asked: u64::from(params.connections),
             connecting_ns: Some(outcome.connecting.0),

@@ -28,6 +28,7 @@ pub(crate) mod stream;
 pub(crate) mod tally;
 
 pub use counters::TurnCounters;
+pub use operations::LoopPlan;
 pub use phases::{ProgressSink, RunPhases};
 pub use session::SessionSpec;
 

@@ -9,7 +9,7 @@ use crate::worker::phases::{PhasePlan, ProgressSink, RunPhase, RunPhases};
 use crate::worker::tally::Record;
 use tare_driver::Wait;
 use tare_proto::hello::WaitMode;
-use tare_stats::histogram::{Recording, Sample};
+use tare_stats::histogram::{Extent, Recording, RecordingSpec, Sample};
 use tare_units::bounds::{DRAIN_INTERRUPTED, FINISH_INTERRUPTED};
 use tare_units::control::Interrupt;
 use tare_units::{Instant, Nanos};
@@ -22,18 +22,26 @@ pub(crate) struct Begun {
     pub(crate) unloaded: bool,
 }
 
-/// How much a loop is to do.
+/// How much a worker that sends requests is to do.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct LoopPlan {
-    pub(crate) warmup: Nanos,
-    pub(crate) duration: Option<Nanos>,
+pub struct LoopPlan {
+    /// Length of the warm-up.
+    pub warmup: Nanos,
+    /// Length of the measured phase, where it ends by time.
+    pub duration: Option<Nanos>,
     /// Operations of the measured phase, where it ends by count.
-    pub(crate) count: Option<u64>,
-    pub(crate) timeout: Nanos,
-    pub(crate) wakeup: Nanos,
-    pub(crate) slots: u32,
-    /// Operations that each slot takes at once.
-    pub(crate) depth: u32,
+    pub count: Option<u64>,
+    /// For each operation, from its actual send.
+    pub timeout: Nanos,
+    /// Length of an entry of the series.
+    pub interval: Nanos,
+    /// Hybrid waiting stops sleeping that much before a send is due: from the median of the
+    /// wake-ups here.
+    pub wakeup: Nanos,
+    /// Connections of this worker.
+    pub slots: u32,
+    /// Operations that each of them takes at once.
+    pub depth: u32,
 }
 
 #[derive(Debug)]
@@ -58,10 +66,17 @@ impl<G: ProgressSink> OperationLoop<G> {
     pub(crate) fn new(
         plan: LoopPlan,
         schedule: Option<Schedule>,
-        recording: Recording,
         progress: G,
         interrupt: Interrupt,
     ) -> Self {
+        let recording = Recording::new(RecordingSpec {
+            extent: match plan.count {
+                Some(count) => Extent::Count(count),
+                None => Extent::Time(plan.duration.unwrap_or(Nanos::from_secs(1))),
+            },
+            interval: plan.interval,
+            open_loop: schedule.is_some(),
+        });
         let ending_interrupted = FINISH_INTERRUPTED.min(plan.timeout);
         let phases = PhasePlan {
             warmup: plan.warmup,
@@ -259,7 +274,7 @@ impl<G: ProgressSink> OperationLoop<G> {
         let spread = self.pacer.take_unsent(end, |due, overdue| {
             record.count_unsent(due >= warmup_end, overdue, end);
         });
-        record.recording.count_spread_unsent(spread);
+        record.recording.spread_unsent += spread;
     }
 
     /// As [`RunPhases::finish`]. Replies that came while draining stand in the last entry of the

@@ -213,9 +213,13 @@ impl<G: ProgressSink> RunPhases<G> {
         }
     }
 
-    /// An interrupt that comes while the run ends by itself leaves it less time for that.
-    pub(crate) fn hurry(&mut self, now: Instant) {
+    /// An interrupt that comes while the run ends by itself leaves it less time for that. What ending
+    /// costs is no part of what measuring cost.
+    pub(crate) fn hurry(&mut self, now: Instant, counters: &mut TurnCounters) {
         let ending = self.ending_patience();
+        if self.finish_by().is_some() {
+            counters.freeze();
+        }
         let (deadline, patience) = match &mut self.phase {
             RunPhase::Draining { deadline } => (deadline, DRAIN_INTERRUPTED),
             RunPhase::Finishing { deadline } => (deadline, ending),

@@ -29,7 +29,6 @@
 //! a request, and is no reply to be measured.
 
 mod client;
-mod document;
 mod server;
 
 use serde::{Deserialize, Serialize};
@@ -39,9 +38,10 @@ use tare_units::Nanos;
 use tare_units::limits::{CONTROL_DATAGRAM, DATAGRAM_HEADER};
 use tare_units::text::{Hex32, Id};
 
-pub use client::UdpClientHandshake;
-pub use document::{DocumentFetch, FetchEvent, serve_document};
-pub use server::{COOKIE_SLOT, FrontAction, SessionKey, SessionRequest, UdpServerFront};
+pub use client::{DocumentFetch, FetchEvent, UdpClientHandshake};
+pub use server::{
+    COOKIE_SLOT, FrontAction, SessionKey, SessionRequest, UdpServerFront, serve_document,
+};
 
 /// Length of the header of a test datagram, bytes.
 pub const DATA_HEADER_LEN: usize = DATAGRAM_HEADER as usize;
@@ -51,6 +51,12 @@ pub const RESIDENCE_END: usize = DATA_HEADER_LEN + 8;
 const TRAILER_LEN: usize = 8 + 32 + 32;
 /// The longest JSON of a hello over UDP, bytes.
 const HELLO_DATAGRAM_BODY_MAX: usize = CONTROL_DATAGRAM - HEADER_LEN - TRAILER_LEN;
+/// Data in one chunk, bytes (the last one may hold less).
+const CHUNK_DATA: usize = 1024;
+/// The longest head of a chunk, bytes.
+const CHUNK_HEAD_MAX: usize = 128;
+
+const _: () = assert!(HEADER_LEN + CHUNK_HEAD_MAX + CHUNK_DATA <= CONTROL_DATAGRAM);
 
 const KIND_REQUEST: u8 = 0xd1;
 const KIND_REPLY: u8 = 0xd2;
@@ -78,7 +84,6 @@ pub struct DataHeader {
 impl DataHeader {
     /// Reads a header; `None` for what is not a test datagram.
     #[inline]
-    #[must_use]
     pub fn decode(datagram: &[u8]) -> Option<Self> {
         let (kind, flags, sequence, session) = split_head(datagram)?;
         let reply = match kind {
@@ -89,10 +94,8 @@ impl DataHeader {
         Some(Self { reply, flags, sequence, session })
     }
 
-    /// Writes the header to the front of `datagram`. Of the sequence number, the lower 48 bits.
-    ///
-    /// # Panics
-    /// When `datagram` is shorter than a header: sizes over UDP start there.
+    /// Writes the header to the front of `datagram`, which is no shorter. Of the sequence number,
+    /// the lower 48 bits.
     #[inline]
     pub fn encode_into(&self, datagram: &mut [u8]) {
         let kind = if self.reply { KIND_REPLY } else { KIND_REQUEST };
@@ -141,7 +144,6 @@ pub fn put_residence(reply: &mut [u8], residence: Nanos) {
 
 /// The residence that a reply carries; `None` where it is too short to hold one.
 #[inline]
-#[must_use]
 pub fn residence(reply: &[u8]) -> Option<Nanos> {
     field(reply).map(Nanos)
 }
@@ -208,7 +210,6 @@ fn padded(mut frame: Vec<u8>) -> Vec<u8> {
 
 impl Fetch {
     /// The datagram that asks for it.
-    #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         padded(
             frame::encode(Kind::Fetch, self).expect("three short fields are far below any bound"),
@@ -226,9 +227,8 @@ struct Control<'a> {
 }
 
 impl<'a> Control<'a> {
-    /// # Errors
-    /// As [`Header::decode`]; a datagram that ends inside its header is [`FrameError::NotTare`],
-    /// inside its body [`FrameError::TooLong`].
+    /// A datagram that ends inside its header is [`FrameError::NotTare`], inside its body
+    /// [`FrameError::TooLong`].
     fn decode(datagram: &'a [u8]) -> Result<Self, FrameError> {
         let header = Header::decode(datagram)?.ok_or(FrameError::NotTare)?;
         let rest = &datagram[HEADER_LEN..];

@@ -1,13 +1,13 @@
-//! The server's end: what a datagram is, before any session is looked up.
+//! The server's end: what a datagram is, before any session is looked up; and documents.
 
 use std::net::SocketAddr;
 
-use super::{Control, Cookie, DataHeader, Fetch, TRAILER_LEN};
+use super::{CHUNK_DATA, Chunk, Control, Cookie, DataHeader, Fetch, TRAILER_LEN};
 use crate::auth::{self, CookieKey, Secret};
 use crate::frame::{self, FrameError, Kind};
 use crate::hello::{Hello, Refuse, RefuseCode, Transport};
 use crate::stream::{ANSWERED_EVERY, StreamHeader, StreamKind};
-use tare_units::limits::CONTROL_DATAGRAM;
+use tare_units::limits::{CONTROL_DATAGRAM, DOCUMENT_MAX};
 use tare_units::text::Hex32;
 use tare_units::{Instant, Nanos};
 
@@ -61,7 +61,6 @@ pub struct UdpServerFront {
 
 impl UdpServerFront {
     /// `key` is 32 fresh random bytes, the same for as long as the server lives.
-    #[must_use]
     pub const fn new(key: CookieKey, secret: Option<Secret>) -> Self {
         Self { key, secret }
     }
@@ -94,16 +93,24 @@ impl UdpServerFront {
             return FrontAction::Ignore;
         }
         match control.kind {
-            Kind::Hello => self.handle_hello(&control, from, now),
+            Kind::Hello => self
+                .handle_hello(&control, from, now)
+                .unwrap_or_else(|refuse| FrontAction::Reply(refuse.encode())),
             Kind::Fetch => frame::read_body(control.kind, control.body)
                 .map_or(FrontAction::Ignore, FrontAction::Fetch),
             _ => FrontAction::Ignore,
         }
     }
 
-    fn handle_hello(&self, control: &Control<'_>, from: SocketAddr, now: Instant) -> FrontAction {
+    fn handle_hello(
+        &self,
+        control: &Control<'_>,
+        from: SocketAddr,
+        now: Instant,
+    ) -> Result<FrontAction, Refuse> {
         let Some((nonce, cookie, proof)) = trailer(control.tail) else {
-            return refuse(RefuseCode::Malformed, "the hello has no room for its cookie");
+            let message = "the hello has no room for its cookie";
+            return Err(Refuse::new(RefuseCode::Malformed, message));
         };
         let slot = now.0 / COOKIE_SLOT.0;
         if !auth::verify_cookie(&self.key, from, slot, &cookie) {
@@ -111,38 +118,27 @@ impl UdpServerFront {
                 cookie: Hex32(auth::cookie(&self.key, from, slot)),
                 secret_required: self.secret.is_some(),
             };
-            return frame::encode(Kind::Cookie, &answer)
-                .map_or(FrontAction::Ignore, FrontAction::Reply);
+            return Ok(frame::encode(Kind::Cookie, &answer)
+                .map_or(FrontAction::Ignore, FrontAction::Reply));
         }
         if let Some(secret) = &self.secret {
             let nonce = auth::nonce_of_cookie(&cookie);
             if proof == [0; 32] {
                 let message = "this server serves only clients that know its secret";
-                return refuse(RefuseCode::SecretRequired, message);
+                return Err(Refuse::new(RefuseCode::SecretRequired, message));
             }
             if !auth::verify(secret, &nonce, control.body, &proof) {
-                let message = "the client has another secret than this server";
-                return refuse(RefuseCode::SecretWrong, message);
+                return Err(Refuse::secret_wrong());
             }
         }
-        let hello: Hello = match frame::read_body(control.kind, control.body) {
-            Ok(hello) => hello,
-            Err(error) => {
-                let message = format!("the client broke tare's protocol: it sent {error}");
-                return refuse(RefuseCode::Malformed, message);
-            }
-        };
-        match hello.check(Transport::Udp) {
-            Ok(()) => {
-                let key = SessionKey { from, nonce };
-                FrontAction::Session(Box::new(SessionRequest { key, hello }))
-            }
-            Err(no) => FrontAction::Reply(no.encode()),
-        }
+        let hello: Hello = frame::read_body(control.kind, control.body)
+            .map_err(|error| Refuse::malformed(&format!("it sent {error}")))?;
+        hello.check(Transport::Udp)?;
+        let key = SessionKey { from, nonce };
+        Ok(FrontAction::Session(Box::new(SessionRequest { key, hello })))
     }
 
     /// The answer to a fetch whose session is not known, or has another address.
-    #[must_use]
     pub fn unknown_session() -> Vec<u8> {
         Refuse::new(
             RefuseCode::UnknownSession,
@@ -153,8 +149,21 @@ impl UdpServerFront {
     }
 }
 
-fn refuse(code: RefuseCode, message: impl Into<String>) -> FrontAction {
-    FrontAction::Reply(Refuse::new(code, message).encode())
+/// The server's answer to a fetch that came as a datagram of full length. `None` where there is
+/// nothing to answer: an offset that no client of ours asks for, or a document over
+/// [`DOCUMENT_MAX`]. The answer is never longer than the fetch. The document must not change
+/// between fetches, and the fetch must come from the address of its session.
+pub fn serve_document(fetch: &Fetch, document: &[u8]) -> Option<Vec<u8>> {
+    let start = usize::try_from(fetch.offset).ok()?;
+    if document.len() > DOCUMENT_MAX || start > document.len() || start % CHUNK_DATA != 0 {
+        return None;
+    }
+    let Fetch { session, document: which, offset } = *fetch;
+    let head = Chunk { session, document: which, offset, total: document.len() as u64 };
+    let mut datagram = frame::encode(Kind::Chunk, &head).ok()?;
+    let end = document.len().min(start + CHUNK_DATA);
+    datagram.extend_from_slice(&document[start..end]);
+    (datagram.len() <= CONTROL_DATAGRAM).then_some(datagram)
 }
 
 /// Another version may have another length of datagrams: what is frozen is the header, and that an

@@ -1,14 +1,11 @@
 //! The server's end, and what the first bytes of a connection decide.
 
-use std::fmt;
-
+use super::{foreign, other_version};
 use crate::auth::{self, Secret};
 use crate::frame::{self, Frame, FrameError, FrameReader, Kind, MAGIC};
-use crate::hello::{
-    Accept, Challenge, HELLO_BODY_MAX, Hello, Proof, Refuse, RefuseCode, Transport,
-};
+use crate::hello::{Accept, Challenge, HELLO_BODY_MAX, Hello, Proof, Refuse, Transport};
 use crate::http1::is_token;
-use tare_units::text::{Hex32, excerpt, first_line, protocol_name};
+use tare_units::text::{Hex32, first_line, protocol_name};
 
 /// The longest method by which an HTTP connection is known, bytes; the longest that is registered
 /// has 17.
@@ -52,28 +49,43 @@ fn classify_http(bytes: &[u8]) -> First {
 
 /// Why a connection became no session: for the log. What the client is told, if anything, is in
 /// `poll_transmit`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServerFailure {
     /// Neither tare's protocol nor HTTP: the first line of what came.
+    #[error("{}", foreign(.0, "sent"))]
     NotTare(Vec<u8>),
     /// A client of another version.
+    #[error("{}; use the same tare at both ends", other_version(*.0))]
     Version(u8),
     /// A client that broke the protocol.
+    #[error("broke tare's protocol: {0}")]
     Malformed(String),
     /// A client that asked for what is not to be had, or did not know the secret.
+    #[error("was refused ({0})")]
     Refused(Refuse),
     /// Closed before a single byte: a port scan, a health check.
+    #[error("closed without a word")]
     ClosedSilently,
     /// Closed in the middle of the handshake.
+    #[error("closed in the middle of the handshake")]
     Closed,
     /// Took longer than a connection is given to say hello.
+    #[error("did not finish its hello in time")]
     TimedOut,
+}
+
+impl From<FrameError> for ServerFailure {
+    fn from(error: FrameError) -> Self {
+        match error {
+            FrameError::Version(theirs) => Self::Version(theirs),
+            other => Self::Malformed(format!("it sent {other}")),
+        }
+    }
 }
 
 impl ServerFailure {
     /// What a log sums such failures up by.
-    #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::NotTare(_) => "stranger",
@@ -83,30 +95,6 @@ impl ServerFailure {
             Self::ClosedSilently => "silent",
             Self::Closed => "closed",
             Self::TimedOut => "late",
-        }
-    }
-}
-
-impl fmt::Display for ServerFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotTare(first_bytes) => match protocol_name(first_bytes) {
-                Some(name) => write!(f, "speaks {name}, not tare's protocol"),
-                None => {
-                    write!(f, "does not speak tare's protocol: it sent {}", excerpt(first_bytes))
-                }
-            },
-            Self::Version(theirs) => write!(
-                f,
-                "speaks version {theirs} of tare's protocol, this tare ({}) version {}; use the same tare at both ends",
-                env!("CARGO_PKG_VERSION"),
-                crate::VERSION
-            ),
-            Self::Malformed(what) => write!(f, "broke tare's protocol: {what}"),
-            Self::Refused(refuse) => write!(f, "was refused ({refuse})"),
-            Self::ClosedSilently => f.write_str("closed without a word"),
-            Self::Closed => f.write_str("closed in the middle of the handshake"),
-            Self::TimedOut => f.write_str("did not finish its hello in time"),
         }
     }
 }
@@ -156,7 +144,6 @@ pub struct ServerHandshake {
 impl ServerHandshake {
     /// Awaits the first bytes. `nonce` are 32 fresh random bytes; they matter only where there is a
     /// secret.
-    #[must_use]
     pub const fn new(secret: Option<Secret>, nonce: [u8; 32]) -> Self {
         Self {
             state: State::AwaitHello,
@@ -171,13 +158,11 @@ impl ServerHandshake {
 
     /// Ends the handshake; gives what arrived behind the accept, or behind a hello whose request
     /// follows at once (or, for HTTP, everything that did).
-    #[must_use]
     pub fn into_rest(self) -> Vec<u8> {
         self.reader.into_rest()
     }
 
     /// A hello was handed up whose request follows at once.
-    #[must_use]
     pub const fn request_follows(&self) -> bool {
         self.request_follows && matches!(self.state, State::AwaitDecision)
     }
@@ -189,115 +174,88 @@ impl ServerHandshake {
             return;
         }
         self.reader.handle_bytes(bytes);
-        match self.state {
-            State::AwaitHello => match classify(self.reader.buffered()) {
+        if matches!(self.state, State::AwaitHello) {
+            match classify(self.reader.buffered()) {
                 First::Open => return,
                 First::Tare => {}
                 First::Http => {
                     self.state = State::Http;
-                    self.event = Some(ServerEvent::Http(self.reader.buffered().to_vec()));
-                    return;
+                    self.event = Some(ServerEvent::Http(Vec::new()));
                 }
                 First::Foreign => {
                     let first_bytes = first_line(self.reader.buffered()).to_vec();
                     return self.fail(ServerFailure::NotTare(first_bytes));
                 }
-            },
-            State::Http => return self.note_more_http(),
-            _ => {}
-        }
-        while matches!(self.state, State::AwaitHello | State::AwaitProof(..)) {
-            match self.reader.poll_frame() {
-                Ok(Some(frame)) => self.handle_frame(frame),
-                Ok(None) => return,
-                Err(error) => self.break_off(error),
             }
         }
-        if matches!(self.state, State::AwaitDecision)
-            && !self.request_follows
-            && !self.reader.buffered().is_empty()
-        {
-            self.break_off_with("it sent more before it was accepted".into());
-        }
-    }
-
-    /// An HTTP event that was not taken yet grows with what arrives.
-    fn note_more_http(&mut self) {
+        // An HTTP event that was not taken yet grows with what arrives.
         if let Some(ServerEvent::Http(first)) = &mut self.event {
             *first = self.reader.buffered().to_vec();
         }
-    }
-
-    fn handle_frame(&mut self, frame: Frame) {
-        match (std::mem::replace(&mut self.state, State::Over), frame.kind) {
-            (State::AwaitHello, Kind::Hello) => match frame.read::<Hello>() {
-                Ok(hello) => self.handle_hello(hello, frame.body),
-                Err(error) => self.break_off(error),
-            },
-            (State::AwaitProof(hello, body), Kind::Proof) => match frame.read::<Proof>() {
-                Ok(Proof { proof }) => self.handle_proof(hello, &body, &proof.0),
-                Err(error) => self.break_off(error),
-            },
-            (state, kind) => {
-                let wanted = if matches!(state, State::AwaitHello) { "hello" } else { "proof" };
-                self.break_off_with(format!("it sent {} instead of a {wanted}", kind.name()));
+        while matches!(self.state, State::AwaitHello | State::AwaitProof(..)) {
+            let outcome = match self.reader.poll_frame() {
+                Ok(Some(frame)) => self.handle_frame(frame),
+                Ok(None) => return,
+                Err(error) => Err(error.into()),
+            };
+            if let Err(failure) = outcome {
+                self.fail(failure);
             }
         }
-    }
-
-    fn handle_hello(&mut self, hello: Hello, body: Vec<u8>) {
-        if self.secret.is_none() {
-            return self.hand_up(Box::new(hello));
+        let early = matches!(self.state, State::AwaitDecision) && !self.request_follows;
+        if early && !self.reader.buffered().is_empty() {
+            self.fail(ServerFailure::Malformed("it sent more before it was accepted".into()));
         }
-        let challenge = Challenge { nonce: Hex32(self.nonce) };
-        self.transmit = frame::encode(Kind::Challenge, &challenge).ok();
-        self.state = State::AwaitProof(Box::new(hello), body);
     }
 
-    fn handle_proof(&mut self, hello: Box<Hello>, body: &[u8], proof: &[u8; 32]) {
-        let known = |secret| auth::verify(secret, &self.nonce, body, proof);
-        if self.secret.as_ref().is_some_and(known) {
-            self.hand_up(hello);
-        } else {
-            self.turn_away(Refuse::new(
-                RefuseCode::SecretWrong,
-                "the client has another secret than this server",
-            ));
+    fn handle_frame(&mut self, frame: Frame) -> Result<(), ServerFailure> {
+        match (std::mem::replace(&mut self.state, State::Over), frame.kind) {
+            (State::AwaitHello, Kind::Hello) => {
+                let hello = frame.read()?;
+                if self.secret.is_none() {
+                    return self.hand_up(hello);
+                }
+                let challenge = Challenge { nonce: Hex32(self.nonce) };
+                self.transmit = frame::encode(Kind::Challenge, &challenge).ok();
+                self.state = State::AwaitProof(hello, frame.body);
+                Ok(())
+            }
+            (State::AwaitProof(hello, body), Kind::Proof) => {
+                let Proof { proof } = frame.read()?;
+                let known = |secret| auth::verify(secret, &self.nonce, &body, &proof.0);
+                if self.secret.as_ref().is_some_and(known) {
+                    return self.hand_up(hello);
+                }
+                Err(ServerFailure::Refused(Refuse::secret_wrong()))
+            }
+            (state, kind) => {
+                let wanted = if matches!(state, State::AwaitHello) { "hello" } else { "proof" };
+                let what = format!("it sent {} instead of a {wanted}", kind.name());
+                Err(ServerFailure::Malformed(what))
+            }
         }
     }
 
     /// A client whom the server knows: what it asks for is looked at only now, so that a stranger
     /// learns nothing.
-    fn hand_up(&mut self, hello: Box<Hello>) {
-        match hello.check(Transport::Tcp) {
-            Ok(()) => {
-                self.state = State::AwaitDecision;
-                self.request_follows = hello.request_follows;
-                self.event = Some(ServerEvent::Hello(hello));
-            }
-            Err(refuse) => self.turn_away(refuse),
-        }
-    }
-
-    fn break_off(&mut self, error: FrameError) {
-        match error {
-            FrameError::Version(theirs) => {
-                self.transmit = Some(Refuse::version(theirs).encode());
-                self.fail(ServerFailure::Version(theirs));
-            }
-            other => self.break_off_with(format!("it sent {other}")),
-        }
-    }
-
-    fn break_off_with(&mut self, what: String) {
-        self.transmit = Some(
-            Refuse::new(RefuseCode::Malformed, format!("the client broke tare's protocol: {what}"))
-                .encode(),
-        );
-        self.fail(ServerFailure::Malformed(what));
+    fn hand_up(&mut self, hello: Box<Hello>) -> Result<(), ServerFailure> {
+        hello.check(Transport::Tcp).map_err(ServerFailure::Refused)?;
+        self.state = State::AwaitDecision;
+        self.request_follows = hello.request_follows;
+        self.event = Some(ServerEvent::Hello(hello));
+        Ok(())
     }
 
     fn fail(&mut self, failure: ServerFailure) {
+        let refuse = match &failure {
+            ServerFailure::Version(theirs) => Some(Refuse::version(*theirs)),
+            ServerFailure::Malformed(what) => Some(Refuse::malformed(what)),
+            ServerFailure::Refused(refuse) => Some(refuse.clone()),
+            _ => None,
+        };
+        if let Some(refuse) = refuse {
+            self.transmit = Some(refuse.encode());
+        }
         self.state = State::Over;
         self.event = Some(ServerEvent::Failed(failure));
     }
@@ -332,13 +290,8 @@ impl ServerHandshake {
     /// not tare's.
     pub fn refuse(&mut self, refuse: Refuse) {
         if matches!(self.state, State::AwaitHello | State::AwaitProof(..) | State::AwaitDecision) {
-            self.turn_away(refuse);
+            self.fail(ServerFailure::Refused(refuse));
         }
-    }
-
-    fn turn_away(&mut self, refuse: Refuse) {
-        self.transmit = Some(refuse.encode());
-        self.fail(ServerFailure::Refused(refuse));
     }
 
     /// What is to be sent next.

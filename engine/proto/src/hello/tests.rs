@@ -1,9 +1,7 @@
 use super::*;
-use crate::frame;
-use crate::frame::{FrameReader, HEADER_LEN, Kind};
+use crate::frame::{FrameReader, HEADER_LEN};
 use crate::tests::{accept, hello};
 use proptest::prelude::*;
-use tare_stats::result::ErrorCount;
 use tare_units::limits::{CONTROL_DATAGRAM, FRAME_BODY_MAX};
 use tare_units::text::visible;
 
@@ -36,65 +34,43 @@ fn names_on_the_wire() {
     );
 }
 
-/// A hello over `transport` for messages of that size, and whether it can be served.
-fn sized(transport: Transport, size_bytes: u64) -> Result<(), Refuse> {
-    let hello = Hello { transport, size_bytes, ..hello() };
-    hello.check(transport)
-}
-
 #[test]
 fn sizes_out_of_bounds_are_refused() {
-    let refuse = sized(Transport::Tcp, 0).unwrap_err();
-    assert_eq!(
-        refuse.to_string(),
-        "size: messages of 0 bytes cannot be sent over tcp: 1 to 16777216 can"
-    );
-    assert_eq!(refuse.remedy.as_deref(), Some("give a --size from 1 to 16777216"));
-    assert_eq!(
-        sized(Transport::Udp, 15).unwrap_err().to_string(),
-        "size: messages of 15 bytes cannot be sent over udp: 16 to 65507 can"
-    );
     for (transport, least, most) in
         [(Transport::Tcp, 1, u64::from(MESSAGE_MAX)), (Transport::Udp, 16, u64::from(DATAGRAM_MAX))]
     {
-        assert!(sized(transport, least - 1).is_err());
-        assert!(sized(transport, least).is_ok());
-        assert!(sized(transport, most).is_ok());
-        assert!(sized(transport, most + 1).is_err());
+        let check = |size_bytes| Hello { transport, size_bytes, ..hello() }.check(transport);
+        assert_eq!((check(least), check(most)), (Ok(()), Ok(())));
+        let own = transport.name();
+        for size in [least - 1, most + 1] {
+            let refuse = check(size).unwrap_err();
+            let message = format!(
+                "size: messages of {size} bytes cannot be sent over {own}: {least} to {most} can"
+            );
+            assert_eq!(refuse.to_string(), message);
+            assert_eq!(refuse.remedy, Some(format!("give a --size from {least} to {most}")));
+        }
     }
 }
 
 #[test]
 fn what_cannot_be_served_is_refused_with_the_reason() {
-    let mut over_udp = hello();
-    over_udp.transport = Transport::Udp;
-    over_udp.connect_each = true;
-    let mut slow = hello();
-    slow.server_delay_ns = SERVER_DELAY_MAX_NS;
-    assert_eq!(slow.check(Transport::Tcp), Ok(()));
-    slow.server_delay_ns += 1;
+    let over_udp = Hello { transport: Transport::Udp, connect_each: true, ..hello() };
+    let slow = |server_delay_ns| Hello { server_delay_ns, ..hello() };
+    assert_eq!(slow(SERVER_DELAY_MAX_NS).check(Transport::Tcp), Ok(()));
     let mut json = serde_json::to_value(hello()).unwrap();
     json["test"] = "teleport".into();
     let unknown: Hello = serde_json::from_value(json).unwrap();
-    let mut streaming = hello();
-    streaming.test = Test::Stream;
-    let mut one_way = hello();
-    one_way.direction = Direction::Up;
+    let streaming = Hello { test: Test::Stream, ..hello() };
+    let one_way = Hello { direction: Direction::Up, ..hello() };
+    let (tcp, udp) = (Transport::Tcp, Transport::Udp);
     for (hello, transport, reason) in [
-        (&over_udp, Transport::Tcp, "malformed: a hello for udp came over tcp"),
-        (
-            &over_udp,
-            Transport::Udp,
-            "unsupported-test: UDP has no connection to open for each request",
-        ),
-        (&slow, Transport::Tcp, "limit: a server holds a reply for at most 1 s"),
-        (
-            &unknown,
-            Transport::Tcp,
-            "unsupported-test: this server does not know the test that was asked for",
-        ),
-        (&streaming, Transport::Tcp, "malformed: a hello for a stream without a word on how"),
-        (&one_way, Transport::Tcp, "malformed: a ping-pong goes both ways"),
+        (&over_udp, tcp, "malformed: a hello for udp came over tcp"),
+        (&over_udp, udp, "unsupported-test: UDP has no connection to open for each request"),
+        (&slow(1_000_000_001), tcp, "limit: a server holds a reply for at most 1 s"),
+        (&unknown, tcp, "unsupported-test: this server does not know the test that was asked for"),
+        (&streaming, tcp, "malformed: a hello for a stream without a word on how"),
+        (&one_way, tcp, "malformed: a ping-pong goes both ways"),
     ] {
         assert_eq!(hello.check(transport).unwrap_err().to_string(), reason);
     }

@@ -2,10 +2,6 @@
 
 use tare_units::Nanos;
 
-/// A framing field that contradicts itself or makes no sense.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct BadField;
-
 /// The parts of a comma-separated list, spaces around them dropped (RFC 9110 section 5.6.1).
 pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|b| *b == b',').map(trim)
@@ -37,86 +33,66 @@ pub(super) struct Lengths {
 }
 
 impl Lengths {
-    /// Adds a `Content-Length`: a number, or a list of equal ones (RFC 9112 section 6.3).
-    pub(super) fn add_length(&mut self, value: &[u8]) -> Result<(), BadField> {
+    /// Adds a `Content-Length`: a number, or a list of equal ones (RFC 9112 section 6.3). None where
+    /// it makes no sense, or contradicts another.
+    pub(super) fn add_length(&mut self, value: &[u8]) -> Option<()> {
         for part in list(value) {
-            let length = decimal(part).ok_or(BadField)?;
-            if self.length.is_some_and(|before| before != length) {
-                return Err(BadField);
+            let length = decimal(part)?;
+            if *self.length.get_or_insert(length) != length {
+                return None;
             }
-            self.length = Some(length);
         }
-        Ok(())
+        Some(())
     }
 
     /// Adds a `Transfer-Encoding`, of which `chunked` must be the last coding, once.
-    pub(super) fn add_coding(&mut self, value: &[u8]) -> Result<(), BadField> {
+    pub(super) fn add_coding(&mut self, value: &[u8]) -> Option<()> {
         self.coded = true;
         for part in list(value) {
             if self.chunked || part.is_empty() {
-                return Err(BadField);
+                return None;
             }
-            if part.eq_ignore_ascii_case(b"chunked") {
-                self.chunked = true;
-            } else {
-                self.other = true;
-            }
+            self.chunked = part.eq_ignore_ascii_case(b"chunked");
+            self.other |= !self.chunked;
         }
-        Ok(())
+        Some(())
     }
 }
 
 /// A number of decimal digits alone that fits 64 bits.
 pub(super) fn decimal(text: &[u8]) -> Option<u64> {
-    if text.is_empty() {
-        return None;
-    }
-    text.iter().try_fold(0u64, |number, byte| {
-        let digit = byte.wrapping_sub(b'0');
-        if digit > 9 {
-            return None;
-        }
+    let add = |number: u64, byte: &u8| {
+        let digit = char::from(*byte).to_digit(10)?;
         number.checked_mul(10)?.checked_add(u64::from(digit))
-    })
+    };
+    if text.is_empty() { None } else { text.iter().try_fold(0, add) }
 }
 
 /// The residence time that a `Server-Timing` field tells (W3C Server Timing section 3): the `dur`,
 /// in milliseconds, of the metric `residence`. Digits beyond the nanosecond are dropped.
 pub(super) fn residence(value: &[u8]) -> Option<Nanos> {
-    let mut rest = value;
-    loop {
-        let (metric, after) = split_unquoted(rest, b',');
-        let (name, mut parameters) = split_unquoted(metric, b';');
-        if trim(name) == b"residence" {
-            while let Some(present) = parameters {
-                let (parameter, next) = split_unquoted(present, b';');
-                if let (key, Some(duration)) = split_unquoted(parameter, b'=')
-                    && trim(key).eq_ignore_ascii_case(b"dur")
-                {
-                    return milliseconds(trim(duration));
-                }
-                parameters = next;
-            }
-        }
-        rest = after?;
-    }
+    let metrics = split_unquoted(value, b',').map(|metric| split_unquoted(metric, b';'));
+    let ours = metrics.filter_map(|mut parts| {
+        let name = parts.next()?;
+        (trim(name) == b"residence").then_some(parts)
+    });
+    let duration = ours.flatten().find_map(|parameter| {
+        let key = parameter.split(|byte| *byte == b'=').next()?;
+        let is_duration = trim(key).eq_ignore_ascii_case(b"dur");
+        parameter.get(key.len() + 1..).filter(|_| is_duration)
+    })?;
+    milliseconds(trim(duration))
 }
 
-/// Splits at the first `mark` that stands in no quoted string.
-fn split_unquoted(text: &[u8], mark: u8) -> (&[u8], Option<&[u8]>) {
+/// Splits at each `mark` that stands in no quoted string.
+fn split_unquoted(text: &[u8], mark: u8) -> impl Iterator<Item = &[u8]> {
     let (mut quoted, mut escaped) = (false, false);
-    for (index, &byte) in text.iter().enumerate() {
-        if escaped {
-            escaped = false;
-        } else if quoted && byte == b'\\' {
-            escaped = true;
-        } else if byte == b'"' {
-            quoted = !quoted;
-        } else if !quoted && byte == mark {
-            return (&text[..index], Some(&text[index + 1..]));
-        }
-    }
-    (text, None)
+    text.split(move |&byte| {
+        let splits = byte == mark && !quoted;
+        quoted ^= byte == b'"' && !escaped;
+        escaped = quoted && byte == b'\\' && !escaped;
+        splits
+    })
 }
 
 /// `1.234567` milliseconds, without rounding through a double.
@@ -125,18 +101,14 @@ fn milliseconds(text: &[u8]) -> Option<Nanos> {
         [b'"', inner @ .., b'"'] => inner,
         text => text,
     };
-    let (whole, fraction) = match text.iter().position(|b| *b == b'.') {
-        Some(dot) => (&text[..dot], &text[dot + 1..]),
-        None => (text, &b""[..]),
-    };
+    let mut parts = text.splitn(2, |byte| *byte == b'.');
+    let (whole, fraction) = (parts.next()?, parts.next().unwrap_or_default());
     if !fraction.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let below: u64 = (0..6).fold(0, |ns, place| {
-        ns * 10 + u64::from(fraction.get(place).map_or(0, |digit| digit - b'0'))
-    });
-    let whole = decimal(whole)?.checked_mul(1_000_000)?;
-    whole.checked_add(below).map(Nanos)
+    let digit = |place| u64::from(fraction.get(place).map_or(0, |digit| digit - b'0'));
+    let below = (0..6).fold(0, |ns, place| ns * 10 + digit(place));
+    decimal(whole)?.checked_mul(1_000_000)?.checked_add(below).map(Nanos)
 }
 
 #[cfg(test)]

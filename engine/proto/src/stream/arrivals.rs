@@ -56,21 +56,21 @@ impl Arrivals {
     /// that is older than 65,536 others counts as late, not as double.
     #[inline]
     pub fn handle(&mut self, sequence: u64) -> bool {
+        let (word, bit) = Self::place(sequence);
         if sequence >= self.next {
             self.forget_until(sequence);
             self.next = sequence + 1;
-        } else if self.next - sequence <= MEMORY {
-            if self.is_marked(sequence) {
-                self.duplicated += 1;
-                return false;
+            self.seen[word] |= bit;
+        } else {
+            if self.next - sequence <= MEMORY {
+                if self.seen[word] & bit != 0 {
+                    self.duplicated += 1;
+                    return false;
+                }
+                self.seen[word] |= bit;
             }
             self.reordered += 1;
-        } else {
-            self.reordered += 1;
-            self.received += 1;
-            return true;
         }
-        self.mark(sequence);
         self.received += 1;
         true
     }
@@ -90,16 +90,6 @@ impl Arrivals {
     const fn place(sequence: u64) -> (usize, u64) {
         let place = sequence % MEMORY;
         ((place / 64) as usize, 1 << (place % 64))
-    }
-
-    fn is_marked(&self, sequence: u64) -> bool {
-        let (word, bit) = Self::place(sequence);
-        self.seen[word] & bit != 0
-    }
-
-    fn mark(&mut self, sequence: u64) {
-        let (word, bit) = Self::place(sequence);
-        self.seen[word] |= bit;
     }
 
     /// Clears the marks of the numbers from `next` up to `sequence`, whose places older ones held.
@@ -126,25 +116,21 @@ impl Arrivals {
     }
 
     /// Datagrams that came, each once.
-    #[must_use]
     pub const fn received(&self) -> u64 {
         self.received
     }
 
     /// Those of them that came after one sent later.
-    #[must_use]
     pub const fn reordered(&self) -> u64 {
         self.reordered
     }
 
     /// Datagrams that came again.
-    #[must_use]
     pub const fn duplicated(&self) -> u64 {
         self.duplicated
     }
 
     /// Interarrival jitter; `None` before the second datagram that tells its time.
-    #[must_use]
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,

@@ -1,6 +1,5 @@
 use proptest::prelude::*;
 
-use super::window::Series;
 use super::*;
 use tare_units::Instant;
 use tare_units::limits::INTERVALS_MAX;
@@ -98,12 +97,13 @@ fn without_a_duration_the_last_byte_ends_the_window() {
 
 #[test]
 fn a_series_that_is_too_long_ends_in_one_last_entry() {
-    let mut series = Series::new(Nanos(1), Nanos::ZERO);
-    series.add(Nanos(5), 1);
-    series.add(Nanos(u64::MAX), 2);
-    let bytes = series.into_bytes();
-    assert_eq!(bytes.len(), INTERVALS_MAX);
-    assert_eq!((bytes[5], bytes[INTERVALS_MAX - 1]), (1, 2));
+    let mut window = Window::new(Nanos::ZERO, Nanos::ZERO, Nanos(1));
+    for (at, bytes) in [(0, 0), (5, 1), (u64::MAX - 1, 2)] {
+        window.add(Instant(at), bytes);
+    }
+    let (_, series) = window.into_parts();
+    assert_eq!(series.len(), INTERVALS_MAX);
+    assert_eq!((series[5], series[INTERVALS_MAX - 1]), (1, 2));
 }
 
 #[test]

@@ -35,11 +35,7 @@ impl Blocks {
             self.halve();
             index = at.0 / self.width_ns;
         }
-        let index = index as usize;
-        while self.bytes.len() <= index {
-            self.bytes.push(0);
-        }
-        self.bytes[index] += bytes;
+        add_to_entry(&mut self.bytes, index as usize, bytes);
     }
 
     /// Adds those of another stream of the same time. A stranger's that are not blocks as these are
@@ -49,18 +45,13 @@ impl Blocks {
             return;
         }
         let mut other = other.clone();
-        // What a peer tells may make no sense.
-        other.width_ns = other.width_ns.max(1);
-        self.width_ns = self.width_ns.max(1);
         while self.width_ns < other.width_ns {
             self.halve();
         }
         while other.width_ns < self.width_ns {
             other.halve();
         }
-        while self.bytes.len() < other.bytes.len() {
-            self.bytes.push(0);
-        }
+        self.bytes.resize(self.bytes.len().max(other.bytes.len()), 0);
         for (bytes, more) in self.bytes.iter_mut().zip(&other.bytes) {
             *bytes = bytes.saturating_add(*more);
         }
@@ -84,56 +75,21 @@ impl Blocks {
 
     /// Bytes of the blocks that are wholly over after `duration`, those in which nothing came at
     /// its end among them.
-    #[must_use]
     pub fn whole(&self, duration: Nanos) -> Vec<u64> {
-        let whole = duration.0 / self.width_ns.max(1);
-        let whole = usize::try_from(whole).map_or(BLOCKS_MAX, |whole| whole.min(BLOCKS_MAX));
+        let whole = (duration.0 / self.width_ns.max(1)).min(BLOCKS_MAX as u64) as usize;
         let mut bytes = self.bytes.clone();
         bytes.resize(whole, 0);
         bytes
     }
 }
 
-/// Bytes in entries of a length that was asked for. What lies beyond the last entry there is room
-/// for is added to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Series {
-    interval: Nanos,
-    bytes: Vec<u64>,
-    room: usize,
-}
-
-impl Series {
-    /// Entries of `interval` over `duration`, which is zero where it is not known.
-    pub(super) fn new(interval: Nanos, duration: Nanos) -> Self {
-        let interval = Nanos(interval.0.max(1));
-        let wanted = usize::try_from(duration.0.div_ceil(interval.0)).unwrap_or(INTERVALS_MAX);
-        let room = match wanted {
-            0 => INTERVALS_MAX,
-            wanted => wanted.min(INTERVALS_MAX),
-        };
-        Self { interval, bytes: Vec::with_capacity(room), room }
+/// Adds to an entry, which may lie behind the last one so far.
+#[inline]
+fn add_to_entry(entries: &mut Vec<u64>, index: usize, bytes: u64) {
+    while entries.len() <= index {
+        entries.push(0);
     }
-
-    /// The entry that `at` after the beginning lies in.
-    #[inline]
-    pub(super) fn index(&self, at: Nanos) -> usize {
-        ((at.0 / self.interval.0) as usize).min(self.room - 1)
-    }
-
-    /// Adds `bytes` that came `at` after the beginning.
-    #[inline]
-    pub(super) fn add(&mut self, at: Nanos, bytes: u64) {
-        let index = self.index(at);
-        while self.bytes.len() <= index {
-            self.bytes.push(0);
-        }
-        self.bytes[index] += bytes;
-    }
-
-    pub(super) fn into_bytes(self) -> Vec<u64> {
-        self.bytes
-    }
+    entries[index] += bytes;
 }
 
 /// The measured phase: after the warm-up for a duration, or, with no duration, from the first byte
@@ -146,14 +102,22 @@ pub struct Window {
     last_at: Instant,
     bytes: u64,
     blocks: Blocks,
-    series: Series,
+    /// Bytes in entries of a length that was asked for. What lies beyond the last entry there is
+    /// room for is added to it.
+    series: Vec<u64>,
+    interval: Nanos,
+    room: usize,
 }
 
 impl Window {
     /// For a stream whose measured phase follows `warmup` after the first byte; `duration` is zero
     /// where it lasts to the last.
-    #[must_use]
     pub fn new(warmup: Nanos, duration: Nanos, interval: Nanos) -> Self {
+        let interval = Nanos(interval.0.max(1));
+        let room = match usize::try_from(duration.0.div_ceil(interval.0)) {
+            Ok(wanted @ 1..INTERVALS_MAX) => wanted,
+            _ => INTERVALS_MAX,
+        };
         Self {
             warmup,
             duration,
@@ -161,7 +125,9 @@ impl Window {
             last_at: Instant::default(),
             bytes: 0,
             blocks: Blocks::default(),
-            series: Series::new(interval, duration),
+            series: Vec::with_capacity(room),
+            interval,
+            room,
         }
     }
 
@@ -174,19 +140,16 @@ impl Window {
     }
 
     /// It has begun.
-    #[must_use]
     pub const fn has_begun(&self) -> bool {
         self.began_at.is_some()
     }
 
     /// When the measured phase begins; the far future before the first byte.
-    #[must_use]
     pub fn start(&self) -> Instant {
         self.began_at.unwrap_or(Instant::FAR_FUTURE)
     }
 
     /// When it ends; the far future where bytes end it.
-    #[must_use]
     pub fn end(&self) -> Instant {
         match self.began_at {
             Some(start) if self.duration > Nanos::ZERO => start + self.duration,
@@ -196,15 +159,14 @@ impl Window {
 
     /// `now` lies in the measured phase.
     #[inline]
-    #[must_use]
     pub fn contains(&self, now: Instant) -> bool {
         now >= self.start() && now < self.end()
     }
 
     /// The entry of the series that `now` lies in.
-    #[must_use]
+    #[inline]
     pub fn entry(&self, now: Instant) -> usize {
-        self.series.index(now.since(self.start()))
+        ((now.since(self.start()).0 / self.interval.0) as usize).min(self.room - 1)
     }
 
     /// `bytes` were moved at `now`; they count if that lies in the measured phase. Returns whether
@@ -219,27 +181,25 @@ impl Window {
         let at = now.since(self.start());
         self.bytes += bytes;
         self.blocks.add(at, bytes);
-        self.series.add(at, bytes);
+        let entry = self.entry(now);
+        add_to_entry(&mut self.series, entry, bytes);
         true
     }
 
     /// Bytes of the measured phase so far.
-    #[must_use]
     pub const fn bytes(&self) -> u64 {
         self.bytes
     }
 
     /// Its length, told at `now`: as asked for if that is over, else what there was of it, to the
     /// last byte where bytes end it.
-    #[must_use]
     pub fn length(&self, now: Instant) -> Nanos {
         let until = if self.duration > Nanos::ZERO { now } else { self.last_at };
         until.min(self.end()).since(self.start())
     }
 
     /// The blocks and the series.
-    #[must_use]
     pub fn into_parts(self) -> (Blocks, Vec<u64>) {
-        (self.blocks, self.series.into_bytes())
+        (self.blocks, self.series)
     }
 }

@@ -1,6 +1,8 @@
 //! The one language of all assertions: how they are parsed, and which steps they select.
 
-use super::metric::{Metric, Unit, Value, integer};
+use std::cmp::Ordering::{self, Equal, Greater, Less};
+
+use super::metric::{Metric, Statistic, Unit, integer};
 use crate::result::{AA, AssertionResult, Params, StepResult};
 use tare_units::error::{Error, Result};
 
@@ -13,8 +15,11 @@ pub struct Assertion {
     pub(super) arm: Option<String>,
     pub(super) metric: Metric,
     pub(super) figure: Figure,
-    pub(super) operator: Operator,
-    pub(super) value: Value,
+    /// How what was measured may stand to the value.
+    allowed: &'static [Ordering],
+    value: f64,
+    /// What the value is in.
+    pub(super) unit: Unit,
 }
 
 /// What of a metric is compared with the value.
@@ -42,23 +47,22 @@ pub(super) enum Selector {
     Rate(f64),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Operator {
-    Less,
-    LessOrEqual,
-    Greater,
-    GreaterOrEqual,
-    Equal,
-    NotEqual,
-}
+/// Each operator with what it allows. The longer ones come first: `<=` begins with `<`.
+const OPERATORS: [(&str, &[Ordering]); 6] = [
+    ("<=", &[Less, Equal]),
+    (">=", &[Greater, Equal]),
+    ("==", &[Equal]),
+    ("!=", &[Less, Greater]),
+    ("<", &[Less]),
+    (">", &[Greater]),
+];
 
-/// What is wrong with an expression, and what is allowed instead.
-type Wrong = (String, String);
-type Parsed<T> = std::result::Result<T, Wrong>;
+/// Or what is wrong with an expression, and what is allowed instead.
+type Parsed<T> = std::result::Result<T, (String, String)>;
 /// The left side of an operator: the arm, the metric with its unit, and what of it.
 type Subject<'a> = (Option<&'a str>, (Metric, Unit), Figure);
 
-const OPERATORS: &str = "compare with <, <=, >, >=, == or !=";
+const COMPARE: &str = "compare with <, <=, >, >=, == or !=";
 const METRICS: &str = "use p50, p99.9 …, min, mean, max or stdev (alone or after service., response., lateness., \
     connect., residence. or path.), errors, timeouts, loss, ops, rate, goodput, status.CODE, bandwidth (alone or with .up or .down), lost, \
     retransmits or cpu; for example lateness.p99<100us";
@@ -106,44 +110,45 @@ impl Assertion {
     fn parse_by(expr: &str, subject: fn(&str) -> Parsed<Subject<'_>>) -> Result<Self> {
         let typed = expr.trim();
         let parsed = || {
-            let (selectors, name, operator, value) = split(expr)?;
+            let (selectors, name, allowed, value) = split(expr)?;
             let (arm, (metric, unit), figure) = subject(name)?;
+            let (value, unit) = figure.value(unit, value)?;
             Ok(Self {
                 expr: typed.to_owned(),
                 selectors,
                 arm: arm.map(str::to_owned),
                 metric,
                 figure,
-                operator,
-                value: figure.value(unit, value)?,
+                allowed,
+                value,
+                unit,
             })
         };
-        parsed().map_err(|(what, allowed): Wrong| refused(typed, &what, allowed))
-    }
-
-    /// The expression as typed.
-    #[must_use]
-    pub fn expr(&self) -> &str {
-        &self.expr
+        parsed().map_err(|(what, allowed)| refused(typed, &what, allowed))
     }
 
     /// The quantile that this is about, per cent: a run must tell it, even if it is not among the
     /// usual ones.
-    #[must_use]
     pub const fn percentile(&self) -> Option<f64> {
-        self.metric.percentile()
+        match self.metric {
+            Metric::Latency(_, Statistic::Percentile(percent)) => Some(percent),
+            _ => None,
+        }
     }
 
-    /// The result for a step; without one, for all that was selected.
-    pub(super) fn result(
-        &self,
-        step: Option<String>,
-        actual: Option<f64>,
-        interval: Option<(f64, f64)>,
-        holds: Option<bool>,
-    ) -> AssertionResult {
-        let step = step.unwrap_or_else(|| selection(&self.selectors));
-        AssertionResult { expr: self.expr.clone(), step, actual, interval, holds }
+    /// The result where nothing was measured of what is selected.
+    pub(super) fn undecided(&self) -> AssertionResult {
+        let step = selection(&self.selectors);
+        AssertionResult { expr: self.expr.clone(), step, actual: None, interval: None, holds: None }
+    }
+
+    /// Whether it is so for all, for none, or for some of the values from `low` to `high`.
+    pub(super) fn holds_within(&self, (low, high): (f64, f64)) -> Option<bool> {
+        let possible = low.partial_cmp(&self.value)?..=high.partial_cmp(&self.value)?;
+        let mut each =
+            [Less, Equal, Greater].iter().filter(|ordering| possible.contains(*ordering));
+        let holds = self.allowed.contains(each.next()?);
+        each.all(|ordering| self.allowed.contains(ordering) == holds).then_some(holds)
     }
 }
 
@@ -164,7 +169,7 @@ pub(super) fn over_steps(
             selected.map(|step| hold(assertion, *step, step_name(&step.1.params, params()))),
         );
         if results.len() == before {
-            results.push(assertion.result(None, None, None, None));
+            results.push(assertion.undecided());
         }
     }
     results
@@ -175,27 +180,15 @@ pub(super) fn step_name<'a>(
     step: &Params,
     all: impl Iterator<Item = &'a Params> + Clone,
 ) -> String {
-    let any = |differs: &dyn Fn(&Params) -> bool| all.clone().any(differs);
-    let mut parts = Vec::new();
-    if any(&|s| s.size_bytes != step.size_bytes) {
-        parts.push(Selector::Size(step.size_bytes));
-    }
-    if any(&|s| s.connections != step.connections) {
-        parts.push(Selector::Connections(step.connections.into()));
-    }
-    if let Some(stage) = stage_of(step)
-        && any(&|s| stage_of(s) != Some(stage))
-    {
-        parts.push(Selector::Stage(stage));
-    }
-    if any(&|s| is_loaded(s) != is_loaded(step)) {
-        parts.push(Selector::Loaded(is_loaded(step)));
-    }
-    selection(&parts)
+    let kinds =
+        [Selector::Size(0), Selector::Connections(0), Selector::Stage(0), Selector::Loaded(false)];
+    let own = kinds.iter().filter_map(|kind| kind.like(step));
+    let differs = |own: &Selector| all.clone().any(|other| own.like(other) != Some(*own));
+    selection(&own.filter(differs).collect::<Vec<_>>())
 }
 
 /// Splits an expression into its selectors, what it is about, and what that is to be.
-fn split(expr: &str) -> Parsed<(Vec<Selector>, &str, Operator, &str)> {
+fn split(expr: &str) -> Parsed<(Vec<Selector>, &str, &'static [Ordering], &str)> {
     let (selectors, demand) = match expr.split_once(':') {
         Some((selectors, demand)) => {
             (selectors.split(',').map(Selector::parse).collect::<Parsed<_>>()?, demand)
@@ -203,11 +196,17 @@ fn split(expr: &str) -> Parsed<(Vec<Selector>, &str, Operator, &str)> {
         None => (Vec::new(), expr),
     };
     let at = demand.find(['<', '>', '=', '!']).ok_or_else(|| {
-        ("no comparison in it".to_owned(), format!("{OPERATORS}, for example p99<2ms"))
+        ("no comparison in it".to_owned(), format!("{COMPARE}, for example p99<2ms"))
     })?;
     let (name, rest) = demand.split_at(at);
-    let (operator, value) = Operator::split(rest)?;
-    Ok((selectors, name.trim(), operator, value.trim()))
+    let mut operators = OPERATORS.into_iter();
+    let (allowed, value) = operators
+        .find_map(|(sign, allowed)| Some((allowed, rest.strip_prefix(sign)?)))
+        .ok_or_else(|| {
+            let what = format!("'{}' is no comparison", &rest[..1]);
+            (what, format!("{COMPARE}, for example errors==0"))
+        })?;
+    Ok((selectors, name.trim(), allowed, value.trim()))
 }
 
 /// The subject of a demand on a comparison.
@@ -286,7 +285,7 @@ fn arm_and_metric<'a>(text: &'a str, advice: [&str; 2]) -> Parsed<(&'a str, (Met
 }
 
 impl Figure {
-    fn value(self, unit: Unit, text: &str) -> Parsed<Value> {
+    fn value(self, unit: Unit, text: &str) -> Parsed<(f64, Unit)> {
         let value = match self {
             Self::Own => unit.parse(text),
             Self::Ratio => Unit::Share.parse(text),
@@ -331,8 +330,8 @@ fn stage_of(step: &Params) -> Option<u64> {
 }
 
 /// A latency step beside which the path carried bulk traffic.
-pub(super) const fn is_loaded(step: &Params) -> bool {
-    step.under_load.is_some()
+pub(super) fn is_loaded(step: &Params) -> bool {
+    step.load().is_some()
 }
 
 /// Rates are typed in several units, of which one may be a quotient.
@@ -367,9 +366,7 @@ impl Selector {
         let selector = match text.split_once('=').map(|(name, value)| (name.trim(), value.trim())) {
             None if text.trim() == "idle" => Some(Self::Loaded(false)),
             None if text.trim() == "loaded" => Some(Self::Loaded(true)),
-            Some(("rate", rate)) => {
-                Unit::PerSecond.parse(rate).map(|rate| Self::Rate(rate.number()))
-            }
+            Some(("rate", rate)) => Unit::PerSecond.parse(rate).map(|(rate, _)| Self::Rate(rate)),
             Some(("stage", number)) => integer(number).map(Self::Stage),
             Some(("size", number)) => integer(number).map(Self::Size),
             Some(("connections" | "streams", number)) => integer(number).map(Self::Connections),
@@ -383,46 +380,5 @@ impl Selector {
                     .to_owned(),
             )
         })
-    }
-}
-
-impl Operator {
-    /// Splits the operator off the front.
-    fn split(text: &str) -> Parsed<(Self, &str)> {
-        // The longer ones first: `<=` begins with `<`.
-        let operators = [
-            ("<=", Self::LessOrEqual),
-            (">=", Self::GreaterOrEqual),
-            ("==", Self::Equal),
-            ("!=", Self::NotEqual),
-            ("<", Self::Less),
-            (">", Self::Greater),
-        ];
-        operators
-            .into_iter()
-            .find_map(|(sign, operator)| Some((operator, text.strip_prefix(sign)?)))
-            .ok_or_else(|| {
-                let sign: String = text.chars().take(1).collect();
-                let what = format!("'{sign}' is no comparison");
-                (what, format!("{OPERATORS}, for example errors==0"))
-            })
-    }
-
-    /// Whether it is so for all, for none, or for some of the values from `low` to `high`.
-    #[expect(clippy::float_cmp, reason = "equality is what was asked for")]
-    pub(super) fn holds(self, (low, high): (f64, f64), value: f64) -> Option<bool> {
-        let (always, never) = match self {
-            Self::Less => (high < value, low >= value),
-            Self::LessOrEqual => (high <= value, low > value),
-            Self::Greater => (low > value, high <= value),
-            Self::GreaterOrEqual => (low >= value, high < value),
-            Self::Equal => (low == value && high == value, value < low || value > high),
-            Self::NotEqual => (value < low || value > high, low == value && high == value),
-        };
-        match (always, never) {
-            (true, _) => Some(true),
-            (_, true) => Some(false),
-            _ => None,
-        }
     }
 }

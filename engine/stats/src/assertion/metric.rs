@@ -92,14 +92,6 @@ impl Metric {
         })
     }
 
-    /// The quantile that this is, per cent.
-    pub(super) const fn percentile(self) -> Option<f64> {
-        match self {
-            Self::Latency(_, Statistic::Percentile(percent)) => Some(percent),
-            _ => None,
-        }
-    }
-
     /// The name that cells have for it.
     pub(super) fn measure(self) -> String {
         match self {
@@ -127,35 +119,21 @@ impl Statistic {
 
 /// The first and the last status code of `511` or `5xx`.
 fn codes(text: &str) -> Option<(u16, u16)> {
-    let code = |text: &str| text.parse().ok().filter(|code| (100..=999).contains(code));
     if text.len() != 3 || !text.starts_with(|c: char| c.is_ascii_digit()) {
         return None;
     }
-    match text.strip_suffix("xx") {
-        Some(class) => {
-            let first = code(&format!("{class}00"))?;
-            Some((first, first + 99))
-        }
-        None => code(text).map(|code| (code, code)),
-    }
+    let class = text.strip_suffix("xx");
+    let first: u16 = class.map_or(text.parse(), |class| format!("{class}00").parse()).ok()?;
+    (first >= 100).then_some((first, if class.is_some() { first + 99 } else { first }))
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Value {
-    /// In the metric's own unit: nanoseconds, bits per second, a count, or a number alone.
-    Number(f64),
-    /// A share: 99 % is 0.99.
-    Share(f64),
-    PerSecond(f64),
-}
-
-impl Value {
-    pub(super) const fn number(self) -> f64 {
-        match self {
-            Self::Number(number) | Self::Share(number) | Self::PerSecond(number) => number,
-        }
-    }
-}
+/// Units of time, in nanoseconds.
+const TIMES: [(&str, f64); 7] =
+    [("ns", 1.0), ("us", 1e3), ("µs", 1e3), ("μs", 1e3), ("ms", 1e6), ("s", 1e9), ("m", 60e9)];
+/// What a rate can be over, in seconds.
+const PERIODS: [(&str, f64); 3] = [("s", 1.0), ("m", 60.0), ("h", 3_600.0)];
+const MULTIPLES: [(&str, f64); 6] =
+    [("", 1.0), ("k", 1e3), ("K", 1e3), ("M", 1e6), ("G", 1e9), ("T", 1e12)];
 
 /// What the values of a metric are written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,50 +148,43 @@ pub(super) enum Unit {
 }
 
 impl Unit {
-    /// A value without a sign.
-    pub(super) fn parse(self, text: &str) -> Option<Value> {
+    /// A value without a sign, and what it is in: a rate may be given as a share or over time.
+    pub(super) fn parse(self, text: &str) -> Option<(f64, Self)> {
         let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
         let (number, unit) = text.split_at(digits);
         let (number, unit) = (decimal(number)?, unit.trim());
-        Some(match self {
-            Self::Time | Self::CpuTime => Value::Number(number * nanoseconds(number, unit)?),
-            Self::Count => Value::Number(number * multiple(unit)?),
-            Self::Share => Value::Share(match unit {
-                "" => number,
-                "%" => number / 100.0,
-                _ => return None,
-            }),
-            Self::Rate if unit == "%" => Value::Share(number / 100.0),
-            Self::Rate | Self::PerSecond => {
-                let Some((suffix, per)) = unit.split_once('/') else {
-                    let number = number * multiple(unit)?;
-                    return Some(match self {
-                        Self::Rate => Value::Number(number),
-                        _ => Value::PerSecond(number),
-                    });
-                };
-                let seconds = match per {
-                    "s" => 1.0,
-                    "m" => 60.0,
-                    "h" => 3_600.0,
-                    _ => return None,
-                };
-                Value::PerSecond(number * multiple(suffix.trim())? / seconds)
+        let own = match self {
+            Self::Rate if unit == "%" => Self::Share,
+            Self::Rate if unit.contains('/') => Self::PerSecond,
+            other => other,
+        };
+        let value = match own {
+            // Nothing is no time in any unit, so zero needs none.
+            Self::Time | Self::CpuTime if number == 0.0 && unit.is_empty() => 0.0,
+            Self::Time | Self::CpuTime => number * factor(&TIMES, unit)?,
+            Self::Count | Self::Rate => number * factor(&MULTIPLES, unit)?,
+            Self::Share if unit == "%" => number / 100.0,
+            Self::Share => unit.is_empty().then_some(number)?,
+            Self::PerSecond => {
+                let (suffix, per) = unit.split_once('/').unwrap_or((unit, "s"));
+                number * factor(&MULTIPLES, suffix.trim())? / factor(&PERIODS, per)?
             }
             Self::Bits => {
                 let mut names = ["bit/s", "bits/s", "bps", "bits", "bit"].into_iter();
                 let suffix = names.find_map(|name| unit.strip_suffix(name)).unwrap_or(unit);
-                Value::Number(number * multiple(suffix)?)
+                number * factor(&MULTIPLES, suffix)?
             }
-        })
+        };
+        Some((value, own))
     }
 
     /// A difference of two such values, with a sign where it falls.
-    pub(super) fn parse_difference(self, text: &str) -> Option<Value> {
-        match text.strip_prefix('-') {
-            Some(magnitude) => Some(Value::Number(-self.parse(magnitude.trim())?.number())),
-            None => Some(Value::Number(self.parse(text)?.number())),
-        }
+    pub(super) fn parse_difference(self, text: &str) -> Option<(f64, Self)> {
+        let Some(magnitude) = text.strip_prefix('-') else {
+            return self.parse(text);
+        };
+        let (value, own) = self.parse(magnitude.trim())?;
+        Some((-value, own))
     }
 
     pub(super) const fn advice(self) -> &'static str {
@@ -252,7 +223,7 @@ impl Unit {
 }
 
 /// A number without sign and exponent.
-pub(super) fn decimal(text: &str) -> Option<f64> {
+fn decimal(text: &str) -> Option<f64> {
     let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
     let number = plain.then(|| text.parse::<f64>().ok())??;
     number.is_finite().then_some(number)
@@ -267,26 +238,6 @@ pub(super) fn integer(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(factor)
 }
 
-/// The length of a unit of time. Nothing is no time in any unit, so zero needs none.
-fn nanoseconds(number: f64, unit: &str) -> Option<f64> {
-    Some(match unit {
-        "ns" => 1.0,
-        "us" | "µs" | "μs" => 1e3,
-        "ms" => 1e6,
-        "s" => 1e9,
-        "m" => 60e9,
-        "" if number == 0.0 => 1.0,
-        _ => return None,
-    })
-}
-
-fn multiple(suffix: &str) -> Option<f64> {
-    Some(match suffix {
-        "" => 1.0,
-        "k" | "K" => 1e3,
-        "M" => 1e6,
-        "G" => 1e9,
-        "T" => 1e12,
-        _ => return None,
-    })
+fn factor(units: &[(&str, f64)], name: &str) -> Option<f64> {
+    units.iter().find_map(|(known, factor)| (*known == name).then_some(*factor))
 }

@@ -2,8 +2,9 @@
 //! them.
 
 use super::language::{Assertion, Selector, is_loaded, is_same_rate, over_steps, refused};
-use super::metric::{Metric, Statistic, Value, Way};
+use super::metric::{Metric, Statistic, Unit, Way};
 use crate::histogram::Metric as Latency;
+use crate::number::real;
 use crate::pool::headline;
 use crate::result::{AssertionResult, Bandwidth, Flow, StepResult, Summary, quantile_name};
 use crate::summary::summary_of;
@@ -21,11 +22,11 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub(super) const fn command(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
-            Self::Lat => "tare lat",
-            Self::Bw => "tare bw",
-            Self::Http => "tare http",
+            Self::Lat => "lat",
+            Self::Bw => "bw",
+            Self::Http => "http",
         }
     }
 }
@@ -44,7 +45,7 @@ pub struct Asked {
     /// Operations per second, at the begin of each stage; none in closed loop.
     pub rates_per_s: Vec<f64>,
     /// A latency step is measured beside a load, too.
-    pub under_load: bool,
+    pub loaded: bool,
     /// Bulk traffic is of datagrams.
     pub datagrams: bool,
     /// Bulk traffic goes to the server.
@@ -57,18 +58,17 @@ const LOST: &str = "lost datagrams: TCP has none";
 
 /// Holds each assertion against each step that it selects, one result each. An assertion that
 /// selects no step gives one result that is undecided.
-#[must_use]
 pub fn evaluate(assertions: &[Assertion], steps: &[StepResult]) -> Vec<AssertionResult> {
     let steps: Vec<_> = (0..).zip(steps).collect();
     over_steps(assertions, &steps, |assertion, (_, step), name| {
-        let measured = assertion.measure(step);
-        let interval = measured.map(|m| (m.low, m.high));
-        assertion.result(
-            Some(name),
-            measured.map(|m| m.actual),
-            interval.filter(|(low, high)| low < high && high.is_finite()),
-            interval.and_then(|ends| assertion.operator.holds(ends, assertion.value.number())),
-        )
+        let (actual, ends) = assertion.measure(step).unzip();
+        AssertionResult {
+            expr: assertion.expr.clone(),
+            step: name,
+            actual,
+            interval: ends.filter(|(low, high)| low < high && high.is_finite()),
+            holds: ends.and_then(|ends| assertion.holds_within(ends)),
+        }
     })
 }
 
@@ -80,14 +80,13 @@ impl Assertion {
     pub fn check(&self, asked: &Asked) -> Result<()> {
         check_selectors(&self.expr, &self.selectors, asked)?;
         if let Some((what, instead)) = self.metric.missing_in(asked) {
-            let what = format!("this run of {} measures no {what}", asked.kind.command());
+            let what = format!("this run of tare {} measures no {what}", asked.kind.name());
             return Err(refused(&self.expr, &what, instead));
         }
         Ok(())
     }
 }
 
-/// Checks that the run has steps that the selectors select.
 pub(super) fn check_selectors(expr: &str, selectors: &[Selector], asked: &Asked) -> Result<()> {
     let Some(selector) = selectors.iter().find(|selector| !selector.selects_in(asked)) else {
         return Ok(());
@@ -102,7 +101,7 @@ impl Selector {
         match *self {
             Self::Size(bytes) => asked.sizes.contains(&bytes),
             Self::Connections(n) => asked.connections.contains(&n),
-            Self::Loaded(loaded) => !loaded || asked.under_load,
+            Self::Loaded(loaded) => !loaded || asked.loaded,
             Self::Stage(stage) => (1..=asked.stages).contains(&stage),
             Self::Rate(rate) => asked.rates_per_s.iter().any(|own| is_same_rate(*own, rate)),
         }
@@ -113,7 +112,7 @@ impl Metric {
     /// What the run does not measure, and what to type where an option would change that.
     fn missing_in(self, asked: &Asked) -> Option<(&'static str, &'static str)> {
         let (lat, bw) = (asked.kind == Kind::Lat, asked.kind == Kind::Bw);
-        let moves_bulk = bw || asked.under_load;
+        let moves_bulk = bw || asked.loaded;
         let (is_there, what, instead) = match self {
             Self::Latency(..) if bw => (false, "latency", "take tare lat, or --under-load of it"),
             Self::Latency(Some(Latency::Response | Latency::Lateness), _) => (
@@ -139,25 +138,14 @@ impl Metric {
             }
             Self::Lost => (false, "lost datagrams of bulk traffic", "write loss or timeouts"),
             Self::Cpu => (bw, "CPU time per GiB", "leave it out, or take tare bw"),
-            Self::Latency(..)
-            | Self::Errors
-            | Self::Timeouts
-            | Self::Operations
-            | Self::Loss
-            | Self::Rate
-            | Self::Goodput => (true, "", ""),
+            _ => return None,
         };
         (!is_there).then_some((what, instead))
     }
 }
 
-/// A figure, and between what it may truly lie.
-#[derive(Debug, Clone, Copy)]
-struct Measured {
-    actual: f64,
-    low: f64,
-    high: f64,
-}
+/// A figure, and the ends between which it may truly lie.
+type Measured = (f64, (f64, f64));
 
 /// Responses with codes from `first` to `last`; absent of what is no HTTP load.
 fn responses(step: &StepResult, first: u16, last: u16) -> Option<u64> {
@@ -165,11 +153,6 @@ fn responses(step: &StepResult, first: u16, last: u16) -> Option<u64> {
     let within = |code: &str| code.parse().is_ok_and(|code| (first..=last).contains(&code));
     let codes = step.status_codes.iter();
     Some(codes.filter(|(code, _)| within(code)).map(|(_, c)| c.count).sum())
-}
-
-fn unexpected(step: &StepResult) -> u64 {
-    let codes = step.status_codes.values();
-    codes.filter(|code| !code.expected).map(|code| code.count).sum()
 }
 
 /// The figures of a bulk step. Those of a load are not the step's own.
@@ -180,7 +163,6 @@ fn bulk(step: &StepResult) -> Option<&Bandwidth> {
 
 impl Assertion {
     /// What the step tells of it; absent where that was not measured.
-    #[expect(clippy::cast_precision_loss, reason = "counts stay below 2^52")]
     fn measure(&self, step: &StepResult) -> Option<Measured> {
         let achieved = step.rate.achieved_per_s;
         let exact = match self.metric {
@@ -190,22 +172,22 @@ impl Assertion {
                 return statistic.of(summary?);
             }
             Metric::Bandwidth(way) => return bandwidth(step.bandwidth.as_ref()?, way),
-            Metric::Errors => errors(step) as f64,
-            Metric::Timeouts => step.operations.timed_out as f64,
-            Metric::Operations => step.operations.completed as f64,
+            Metric::Errors => real(errors(step)),
+            Metric::Timeouts => real(step.operations.timed_out),
+            Metric::Operations => real(step.operations.completed),
             Metric::Loss => share_lost(step)?,
-            Metric::Rate => match self.value {
-                Value::PerSecond(_) => achieved,
-                Value::Share(_) => share_of_target(step)?,
-                Value::Number(_) => share_of_target(step).unwrap_or(achieved),
+            Metric::Rate => match self.unit {
+                Unit::PerSecond => achieved,
+                Unit::Share => share_of_target(step)?,
+                _ => share_of_target(step).unwrap_or(achieved),
             },
             Metric::Goodput => achieved,
-            Metric::Status(first, last) => responses(step, first, last)? as f64,
-            Metric::Lost => bulk(step)?.lost_datagrams? as f64,
-            Metric::Retransmits => step.bandwidth.as_ref()?.retransmits? as f64,
+            Metric::Status(first, last) => real(responses(step, first, last)?),
+            Metric::Lost => real(bulk(step)?.lost_datagrams?),
+            Metric::Retransmits => real(step.bandwidth.as_ref()?.retransmits?),
             Metric::Cpu => bulk(step)?.cpu_s_per_gib? * 1e9,
         };
-        Some(Measured { actual: exact, low: exact, high: exact })
+        Some((exact, (exact, exact)))
     }
 }
 
@@ -213,10 +195,11 @@ impl Assertion {
 /// operation is one error.
 fn errors(step: &StepResult) -> u64 {
     let by_cause: u64 = step.errors.iter().map(|e| e.count).sum();
-    match step.params.http {
-        Some(_) => by_cause + unexpected(step),
-        None => by_cause.max(step.operations.failed + step.operations.timed_out),
+    if step.params.http.is_none() {
+        return by_cause.max(step.operations.failed + step.operations.timed_out);
     }
+    let unexpected = step.status_codes.values().filter(|code| !code.expected);
+    by_cause + unexpected.map(|code| code.count).sum::<u64>()
 }
 
 fn bandwidth(bandwidth: &Bandwidth, way: Way) -> Option<Measured> {
@@ -227,23 +210,21 @@ fn bandwidth(bandwidth: &Bandwidth, way: Way) -> Option<Measured> {
         Way::Down => of(bandwidth.down.as_ref()?),
     };
     let actual = actual?;
-    let (low, high) = interval.unwrap_or((actual, actual));
-    Some(Measured { actual, low, high })
+    Some((actual, interval.unwrap_or((actual, actual))))
 }
 
 /// The share of a bulk run's datagrams that never came; else that of the operations that had no
 /// answer in time.
-#[expect(clippy::cast_precision_loss, reason = "counts stay below 2^52")]
 fn share_lost(step: &StepResult) -> Option<f64> {
     if let Some(bandwidth) = bulk(step) {
         let flows = [&bandwidth.up, &bandwidth.down].into_iter().flatten();
         let sent: u64 = flows.filter_map(|flow| Some(flow.datagrams?.sent)).sum();
         let lost = bandwidth.lost_datagrams?;
-        return (sent > 0).then(|| lost as f64 / sent as f64);
+        return (sent > 0).then(|| real(lost) / real(sent));
     }
     let operations = &step.operations;
     let decided = operations.sent.saturating_sub(operations.in_flight_at_end);
-    (decided > 0).then(|| operations.timed_out as f64 / decided as f64)
+    (decided > 0).then(|| real(operations.timed_out) / real(decided))
 }
 
 /// What was achieved of the target rate; of a paced bulk run, of the bits asked for in each of its
@@ -260,102 +241,25 @@ fn share_of_target(step: &StepResult) -> Option<f64> {
 }
 
 impl Statistic {
-    #[expect(clippy::cast_precision_loss, reason = "2^53 ns is 104 days")]
     fn of(self, summary: &Summary) -> Option<Measured> {
         let (actual, interval, is_open) = match self {
             Self::Percentile(percent) => {
                 let name = quantile_name(percent);
                 let interval = summary.intervals_ns.get(&name);
-                let interval = interval.map(|&(low, high)| (low as f64, high as f64));
+                let interval = interval.map(|&(low, high)| (real(low), real(high)));
                 let is_open = summary.lower_bounds.contains(&name);
-                (summary.quantile_ns(percent)? as f64, interval, is_open)
+                (real(summary.quantile_ns(percent)?), interval, is_open)
             }
             // One censored length leaves these open upwards, the smallest too: the true length may
             // be any up to the next.
-            Self::Min => (summary.min_ns? as f64, None, summary.censored > 0),
+            Self::Min => (real(summary.min_ns?), None, summary.censored > 0),
             Self::Mean => (summary.mean_ns?, None, summary.censored > 0),
-            Self::Max => (summary.max_ns? as f64, None, summary.censored > 0),
+            Self::Max => (real(summary.max_ns?), None, summary.censored > 0),
             // And the deviation both ways.
             Self::Stdev if summary.censored > 0 => (summary.stdev_ns?, Some((0.0, 0.0)), true),
             Self::Stdev => (summary.stdev_ns?, None, false),
         };
         let (low, high) = interval.unwrap_or((actual, actual));
-        Some(Measured { actual, low, high: if is_open { f64::INFINITY } else { high } })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(expr: &str, asked: &Asked) -> Result<()> {
-        Assertion::parse(expr).unwrap().check(asked)
-    }
-
-    /// Of two numbers of connections in closed loop.
-    fn asked(kind: Kind) -> Asked {
-        Asked {
-            kind,
-            sizes: vec![64],
-            connections: vec![1, 8],
-            stages: 0,
-            rates_per_s: Vec::new(),
-            under_load: false,
-            datagrams: false,
-            up: kind == Kind::Bw,
-            down: false,
-        }
-    }
-
-    #[test]
-    fn what_can_never_apply_is_refused() {
-        let scheduled = Asked { stages: 2, rates_per_s: vec![10.0, 20.0], ..asked(Kind::Http) };
-        let loaded = Asked { under_load: true, up: true, ..asked(Kind::Lat) };
-        let datagrams = Asked { datagrams: true, ..asked(Kind::Bw) };
-        for (asked, refused, fine) in [
-            (
-                asked(Kind::Lat),
-                "status.5xx==0 bandwidth>1G retransmits<5 cpu<1s lost<1 response.p99<1s size=65:p99<1s \
-                 loaded:p99<1s stage=1:p99<1s rate=5:p99<1s",
-                "size=64,connections=8:p99<1s idle:p50<1s residence.p50<1s path.p50<1s connect.max<1s errors==0 \
-                 loss<0.1% rate>5",
-            ),
-            (
-                loaded,
-                "bandwidth.down>1G lost<1",
-                "loaded:p99<1s bandwidth.up>1G bandwidth>1G retransmits<5",
-            ),
-            (
-                asked(Kind::Bw),
-                "p99<1s bandwidth.down>1G status.200>1 lost<1 loss<1%",
-                "streams=8:bandwidth>1G bandwidth.up>1G cpu<1s retransmits<1 rate>0.9",
-            ),
-            (datagrams, "retransmits<1 p99<1s", "bandwidth>1G lost<1 loss<1%"),
-            (
-                asked(Kind::Http),
-                "bandwidth>1G lateness.p50<1s connections=99:p99<1s",
-                "p99<1s status.5xx==0 path.p50<1s goodput>5 ops>5 connect.p50<1s",
-            ),
-            (
-                scheduled,
-                "stage=3:p99<1s stage=0:p99<1s rate=30:p99<1s",
-                "stage=2:p99<1s rate=20:response.p99<1s lateness.p50<1s",
-            ),
-        ] {
-            for expr in fine.split(' ') {
-                check(expr, &asked).expect(expr);
-            }
-            for expr in refused.split(' ') {
-                let error = check(expr, &asked).expect_err(expr);
-                assert!(error.message().contains(expr), "{error}");
-                let advice = error.advice();
-                assert!(advice.is_some_and(|advice| !advice.is_empty()), "{error}");
-            }
-        }
-        let error = check("stage=2:p99<1s", &asked(Kind::Http)).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "--assert 'stage=2:p99<1s': no step of this run has stage=2; leave `stage=2` out, or ask for such a step"
-        );
+        Some((actual, (low, if is_open { f64::INFINITY } else { high })))
     }
 }

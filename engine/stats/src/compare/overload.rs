@@ -2,6 +2,7 @@
 
 use super::blocks;
 use crate::histogram::Distribution;
+use crate::number::{real, whole};
 use crate::result::{Interval, StepResult};
 
 /// Less of what was due than this was answered: the rate was not reached.
@@ -20,9 +21,7 @@ const WAITS_LONGER: f64 = 1.25;
 /// More than one in a hundred had no answer in time; or the target rate was not reached: what was
 /// due and neither answered nor failed is more than can have been under way on a path as fast as
 /// the fastest answer showed it to be.
-#[must_use]
-#[expect(clippy::cast_precision_loss, reason = "counts stay below 2^52")]
-pub fn is_overloaded(step: &StepResult) -> bool {
+pub(super) fn is_overloaded(step: &StepResult) -> bool {
     let operations = &step.operations;
     // How long operations took that --timeout gave up on is not known: no quantile over them is the
     // path's.
@@ -33,10 +32,10 @@ pub fn is_overloaded(step: &StepResult) -> bool {
         return false;
     };
     let ended = operations.completed + operations.failed + operations.timed_out;
-    let missing = operations.due.saturating_sub(ended) as f64;
-    let fastest_s = step.latency.service.min_ns.unwrap_or(0) as f64 / 1e9;
+    let missing = real(operations.due.saturating_sub(ended));
+    let fastest_s = real(step.latency.service.min_ns.unwrap_or(0)) / 1e9;
     let under_way = 2.0 * target * fastest_s;
-    missing > MISSING_MAX + under_way && (ended as f64) < REACHED * operations.due as f64
+    missing > MISSING_MAX + under_way && real(ended) < REACHED * real(operations.due)
 }
 
 /// Median response times of the first third of a visit and of the last one, nanoseconds; of loads
@@ -45,7 +44,7 @@ pub fn is_overloaded(step: &StepResult) -> bool {
 pub(super) fn ends(step: &StepResult) -> Option<(u64, u64)> {
     step.rate.target_per_s?;
     let is_ramp = step.params.http.as_ref().is_some_and(|http| http.rate_to_per_s.is_some());
-    if is_ramp || step.params.under_load.is_some() {
+    if is_ramp || step.params.load().is_some() {
         return None;
     }
     let third = step.intervals.len() / 3;
@@ -58,40 +57,22 @@ fn median(entries: &[Interval]) -> Option<u64> {
     if let [entry] = entries {
         return entry.p50_ns;
     }
-    let mut all = Distribution::uncensored();
-    for entry in entries {
-        // None where nothing was answered in it.
-        if let Some(hdr) = &entry.hdr {
-            all.merge(&Distribution::decode(hdr).ok()?);
-        }
-    }
+    // An entry in which nothing was answered has none.
+    let all = Distribution::merged(entries.iter().filter_map(|entry| entry.hdr.as_deref()));
     all.quantile(50.0).map(|median| median.value_ns)
 }
 
-/// A queue that grew in most blocks: medians over them of the response times of the first and last
-/// thirds of their visits.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Growth {
-    pub(super) first_ns: u64,
-    pub(super) last_ns: u64,
-}
-
 /// Whether the queue grows while it is measured at `target` requests per second, on a path whose
-/// fastest answer took `fastest_ns`. By Little's law (1961) it grew by the rate times what
+/// fastest answer took `fastest_ns`: then the medians over blocks of the response times of the
+/// first and last thirds of their visits. By Little's law (1961) it grew by the rate times what
 /// responses take longer at the end. Each visit begins with an empty queue: close to its capacity,
 /// where it takes longer than a visit until the queue has its length, one that would be stable in
 /// the end grows too, and its latencies are as little those of the path.
 ///
 /// The sign test over blocks assumes nothing of how long queues are, and one disturbed block
 /// decides nothing.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_precision_loss,
-    clippy::cast_sign_loss,
-    reason = "nanoseconds of a response stay below 2^52"
-)]
-pub(super) fn growth(target: f64, fastest_ns: u64, ends: &[(u64, u64)]) -> Option<Growth> {
-    let waits = |response: u64| response.saturating_sub(fastest_ns) as f64 / 1e9;
+pub(super) fn growth(target: f64, fastest_ns: u64, ends: &[(u64, u64)]) -> Option<(u64, u64)> {
+    let waits = |response: u64| real(response.saturating_sub(fastest_ns)) / 1e9;
     // In requests, beyond what a queue that grew has at least.
     let grown_by =
         |&(first, last): &(u64, u64)| target * (waits(last) - WAITS_LONGER * waits(first)) - 1.0;
@@ -100,46 +81,40 @@ pub(super) fn growth(target: f64, fastest_ns: u64, ends: &[(u64, u64)]) -> Optio
         return None;
     }
     let middle = |of: fn(&(u64, u64)) -> u64| {
-        let values: Vec<f64> = ends.iter().map(|ends| of(ends) as f64).collect();
-        Some(blocks::median(&values)? as u64)
+        let values: Vec<f64> = ends.iter().map(|ends| real(of(ends))).collect();
+        Some(whole(blocks::median(&values)?))
     };
-    Some(Growth { first_ns: middle(|ends| ends.0)?, last_ns: middle(|ends| ends.1)? })
+    Some((middle(|ends| ends.0)?, middle(|ends| ends.1)?))
 }
 
 #[cfg(test)]
 mod tests {
-    use rand_xoshiro::SplitMix64;
-    use rand_xoshiro::rand_core::{Rng, SeedableRng};
+    use rand_xoshiro::Xoshiro256PlusPlus;
+    use rand_xoshiro::rand_core::SeedableRng as _;
 
     use super::*;
-    use crate::result::{HttpParams, Params, Rate};
+    use crate::fixtures::uniform;
+    use crate::result::HttpParams;
     use tare_units::Nanos;
+
+    /// An entry of so many answers, each in that time.
+    fn entry(count: u64, response_ns: f64) -> Interval {
+        let response = Nanos(response_ns as u64);
+        let mut answers = Distribution::uncensored();
+        (0..count).for_each(|_| answers.record(response));
+        let hdr = Some(answers.encode());
+        Interval { completed: count, p50_ns: Some(response.0), hdr, ..Interval::default() }
+    }
 
     /// A visit of 500 ms in `entries`, each with the response time that `response_ns` gives its
     /// middle, ms.
     fn visit(entries: u32, response_ns: &dyn Fn(f64) -> f64) -> StepResult {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "made-up times, positive"
-        )]
-        let entry = |index: u32| {
-            let middle_ms = (f64::from(index) + 0.5) * 500.0 / f64::from(entries);
-            let response = Nanos(response_ns(middle_ms) as u64);
-            let mut answers = Distribution::uncensored();
-            (0..10).for_each(|_| answers.record(response));
-            Interval {
-                completed: 10,
-                p50_ns: Some(response.0),
-                hdr: Some(answers.encode()),
-                ..Interval::default()
-            }
-        };
-        StepResult {
-            rate: Rate { target_per_s: Some(1_000.0), ..Rate::default() },
-            intervals: (0..entries).map(entry).collect(),
-            ..StepResult::default()
-        }
+        let middle_ms = |index: u32| (f64::from(index) + 0.5) * 500.0 / f64::from(entries);
+        let entry = |index| entry(10, response_ns(middle_ms(index)));
+        let mut step = StepResult::default();
+        step.rate.target_per_s = Some(1_000.0);
+        step.intervals = (0..entries).map(entry).collect();
+        step
     }
 
     fn ends_of(response_ns: impl Fn(f64) -> f64) -> (u64, u64) {
@@ -162,61 +137,44 @@ mod tests {
             (10.0, 1.03, 100.0),
             (1.0, 1.02, 1_000.0),
         ] {
-            let path_ns = (path_ms * 1e6) as u64;
-            let ends = vec![filling(path_ms, load, warmup_ms); 24];
-            let found = growth(1_000.0 * load, path_ns, &ends);
+            let ends = [filling(path_ms, load, warmup_ms); 24];
+            let found = growth(1_000.0 * load, (path_ms * 1e6) as u64, &ends);
             assert!(found.is_some(), "{path_ms} ms, {load}, {warmup_ms} ms");
         }
+        // Fewer than six blocks prove nothing.
+        let ends = [filling(1.0, 1.1, 100.0); 6];
+        assert!(growth(1_100.0, 1_000_000, &ends).is_some());
+        assert_eq!(growth(1_100.0, 1_000_000, &ends[1..]), None);
+        // Nor does another that a lost segment held up in its first third.
+        let mut grows = [filling(1.0, 1.03, 100.0); 12];
+        grows[0].0 += 100_000_000;
+        assert!(growth(1_030.0, 1_000_000, &grows).is_some());
     }
 
     #[test]
     fn what_keeps_its_length_or_shrinks_does_not_grow() {
-        let long = vec![ends_of(|_| 50e6); 24];
+        let long = [ends_of(|_| 50e6); 24];
         assert_eq!(growth(1_000.0, 1_000_000, &long), None);
-        let shrinks = vec![ends_of(|at_ms| 1e6 + (500.0 - at_ms) * 1e5); 24];
+        let shrinks = [ends_of(|at_ms| 1e6 + (500.0 - at_ms) * 1e5); 24];
         assert_eq!(growth(1_000.0, 1_000_000, &shrinks), None);
         assert_eq!(growth(1_000.0, 0, &[]), None);
-    }
-
-    /// A path that becomes slower without anything to queue, from 20 to 100 µs.
-    #[test]
-    fn less_than_a_request_more_is_no_queue() {
-        let ends = vec![ends_of(|at_ms| 20e3 + at_ms * 160.0); 24];
-        assert_eq!(growth(1_000.0, 20_000, &ends), None);
-        let found = growth(50_000.0, 20_000, &ends);
-        assert!(found.is_some(), "of 50,000/s it is three");
-    }
-
-    /// A lost segment, a throttled moment: 100 ms in the last third of most blocks, or in the first
-    /// of another.
-    #[test]
-    fn what_befalls_some_blocks_decides_nothing() {
-        let mut ends = vec![ends_of(|_| 100e3); 12];
-        for block in &mut ends[..10] {
-            block.1 += 100_000_000;
-        }
-        assert_eq!(growth(1_000.0, 80_000, &ends), None);
-        let mut grows = vec![filling(1.0, 1.03, 100.0); 12];
-        grows[0].0 += 100_000_000;
-        assert!(growth(1_030.0, 1_000_000, &grows).is_some());
+        // A path that becomes slower without anything to queue, from 20 to 100 µs.
+        let slower = [ends_of(|at_ms| 20e3 + at_ms * 160.0); 24];
+        assert_eq!(growth(1_000.0, 20_000, &slower), None);
+        assert!(growth(50_000.0, 20_000, &slower).is_some(), "of 50,000/s it is three");
+        // A lost segment, a throttled moment: 100 ms in the last third of most blocks.
+        let mut held_up = [ends_of(|_| 100e3); 12];
+        held_up[..10].iter_mut().for_each(|block| block.1 += 100_000_000);
+        assert_eq!(growth(1_000.0, 80_000, &held_up), None);
     }
 
     /// Of a queue that keeps its length, whatever it is, the two ends are alike: each is the longer
     /// one in one of two.
     #[test]
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_precision_loss,
-        clippy::cast_sign_loss,
-        reason = "made-up times, positive"
-    )]
     fn a_queue_that_keeps_its_length_is_rarely_said_to_grow() {
-        let mut random = SplitMix64::seed_from_u64(1);
-        let mut response_ns = || {
-            // Waits of M/M/1 are exponential, nearly; in the mean 20 ms.
-            let share = (random.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
-            ((1.0 - 20.0 * (1.0 - share).ln()) * 1e6) as u64
-        };
+        let mut random = Xoshiro256PlusPlus::seed_from_u64(1);
+        // Waits of M/M/1 are exponential, nearly; in the mean 20 ms.
+        let mut response_ns = || ((1.0 - 20.0 * uniform(&mut random).ln()) * 1e6) as u64;
         for (blocks, most) in [(6, 30), (12, 12), (24, 3)] {
             let found = (0..1_000).filter(|_| {
                 let ends: Vec<_> = (0..blocks).map(|_| (response_ns(), response_ns())).collect();
@@ -225,13 +183,6 @@ mod tests {
             let found = found.count();
             assert!(found <= most, "{blocks} blocks: {found} of 1,000");
         }
-    }
-
-    #[test]
-    fn few_blocks_prove_nothing() {
-        let ends = vec![filling(1.0, 1.1, 100.0); 6];
-        assert!(growth(1_100.0, 1_000_000, &ends).is_some());
-        assert_eq!(growth(1_100.0, 1_000_000, &ends[1..]), None);
     }
 
     #[test]
@@ -244,39 +195,23 @@ mod tests {
             assert!(first.abs_diff(83_000_000) < 10_000_000, "{entries}: {first}");
             assert!(last.abs_diff(417_000_000) < 10_000_000, "{entries}: {last}");
         }
-        assert_eq!(of(2), None);
-        assert_eq!(of(0), None);
-    }
-
-    /// Of two entries of 10 answers each and one of 80 the median is that of the 80; a mean of the
-    /// three is not.
-    #[test]
-    fn a_third_of_several_entries_has_the_median_of_all_their_answers() {
-        let entry = |count: usize, ms: u64| {
-            let mut answers = Distribution::uncensored();
-            (0..count).for_each(|_| answers.record(Nanos::from_millis(ms)));
-            Interval {
-                completed: count as u64,
-                p50_ns: Some(ms * 1_000_000),
-                hdr: Some(answers.encode()),
-                ..Interval::default()
-            }
-        };
-        let found = median(&[entry(80, 1), entry(10, 200), entry(10, 200)]).expect("100 answers");
-        assert!(found.abs_diff(1_000_000) < 10_000, "{found}");
-        let unanswered = Interval::default();
-        assert_eq!(median(&[unanswered.clone(), unanswered]), None);
+        assert_eq!((of(2), of(0)), (None, None));
+        // Of two entries of 10 answers each and one of 80 the median is that of the 80; a mean of
+        // the three is not.
+        let found = median(&[entry(80, 1e6), entry(10, 200e6), entry(10, 200e6)]);
+        assert!(found.is_some_and(|ns| ns.abs_diff(1_000_000) < 10_000), "{found:?}");
+        assert_eq!(median(&[Interval::default(), Interval::default()]), None);
     }
 
     #[test]
     fn what_has_reason_to_grow_is_not_asked() {
         assert_eq!(ends(&StepResult::default()), None, "no rate");
         let mut ramp = visit(3, &|_| 1e6);
+        let mut loaded = ramp.clone();
         ramp.params.http =
             Some(HttpParams { rate_to_per_s: Some(5_000.0), ..HttpParams::default() });
         assert_eq!(ends(&ramp), None);
-        let mut loaded = visit(3, &|_| 1e6);
-        loaded.params = Params { under_load: Some("-c 8".to_owned()), ..Params::default() };
+        loaded.params.under_load = Some("-c 8".to_owned());
         assert_eq!(ends(&loaded), None);
     }
 }

@@ -2,22 +2,9 @@
 //! find.
 //!
 //! The difference that is found with a chance of 80 % is the [`spread`] of three or more visits of
-//! one path (of a quantile, or of the bandwidth), times [`detectable_in_spreads`].
-//!
-//! # Why the spread of visits is that of block differences
-//!
-//! Let visits of one path have the standard deviation `s`. A block has two visits of each arm,
-//! pooled. A quantile of two equally large samples pooled is about the mean of theirs, as long as
-//! the two differ by little beside their width, and has the standard deviation `s/√2`; the
-//! difference of two such values of different arms has `√(s²/2 + s²/2) = s`. What drifts slower
-//! than a visit lasts is in the pilots' spread and cancels in a block, and pilots that are shorter
-//! than the visits of blocks scatter more: both make the figure too large rather than too small.
-//! The other arms are taken to scatter as the pilots' does; the blocks will show whether they do,
-//! in their intervals.
-//!
-//! The spread is the median absolute deviation, for pilots are few and one of them may have been
-//! disturbed, brought to the scale of a standard deviation for so few values. From three visits it
-//! is an order of magnitude, not a measurement.
+//! one path (of a quantile, or of the bandwidth), times [`detectable_in_spreads`]: a block's
+//! difference of two visits of each arm, pooled, scatters as single visits do
+//! (`docs/method/comparing.md`). From three visits it is an order of magnitude, not a measurement.
 
 use std::f64::consts::{FRAC_1_SQRT_2, TAU};
 
@@ -25,7 +12,8 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
 use super::blocks::{estimate, median};
-use crate::binomial::{self, real};
+use crate::binomial;
+use crate::number::real;
 use statrs::statistics::Statistics as _;
 
 /// The chance of any false alarm over all declared cells: a verdict takes a p, corrected, of no
@@ -47,18 +35,16 @@ const FEW_MAD: [f64; 7] = [1.487, 1.360, 1.214, 1.191, 1.138, 1.128, 1.102];
 
 /// The blocks that it takes for a verdict on any of `cells` tested at once: the smallest p that the
 /// two-sided sign test can give is 2/2ⁿ, when all n blocks agree, and Holm's procedure multiplies
-/// the smallest p by the number of cells. So `n ≥ 1 + log₂(cells / 0.05)`: 6 blocks for one cell, 7
-/// for three, 8 for six, 10 for twenty-five, 12 for a hundred.
-#[must_use]
-pub fn blocks_needed(cells: u64) -> u64 {
+/// the smallest p by the number of cells. So `n ≥ 1 + log₂(cells / 0.05)`: 6 for one cell, 7 for
+/// three, 12 for a hundred.
+pub(crate) fn blocks_needed(cells: u64) -> u64 {
     let halvings = u128::from(cells.max(1)) * u128::from(TESTS_PER_ERROR);
     1 + u64::from(halvings.next_power_of_two().trailing_zeros())
 }
 
-/// The standard deviation of the values, estimated so that less than half of them cannot spoil it.
-/// Where more than half are equal (figures are rounded to their histogram's bins), the others must
-/// tell it: the ordinary one. Absent of fewer than three values, or where none differs.
-#[must_use]
+/// The standard deviation of the values, estimated so that less than half of them cannot spoil it;
+/// the ordinary one where more than half are equal, since figures are rounded to their bins. Absent
+/// of fewer than three values, or where none differs.
 pub fn spread(values: &[f64]) -> Option<f64> {
     if values.len() < PILOTS_MIN {
         return None;
@@ -72,15 +58,14 @@ pub fn spread(values: &[f64]) -> Option<f64> {
     (spread > 0.0 && spread.is_finite()).then_some(spread)
 }
 
-/// The same in standard deviations of a block's difference: 1.5 with 12 blocks and one cell, 1.6
-/// with two to seven; 0.9 with 30 blocks and up to three cells. Absent where so few blocks can find
+/// The difference that is found, in standard deviations of a block's difference: 1.5 with 12 blocks
+/// and one cell, 0.9 with 30 blocks and up to three cells. Absent where so few blocks can find
 /// nothing.
 ///
-/// It is what [`judge`](super::judge) asks of a cell, with Holm's procedure at its strictest (no
-/// other cell shows a difference), over experiments whose block values are normal: 2,000 of them,
-/// from a seed of their own, which gives it to 2 %. Without the A/A arm's resolution it would
-/// follow from the binomial distribution alone, and be too small by up to a third.
-#[must_use]
+/// It is what `judge` asks of a cell, with Holm's procedure at its strictest (no other cell shows a
+/// difference), over experiments whose block values are normal, from a seed of their own, which
+/// gives it to 2 %. Without the A/A arm's resolution it would follow from the binomial distribution
+/// alone, and be too small by up to a third.
 pub fn detectable_in_spreads(blocks: u64, cells: u64) -> Option<f64> {
     let most = usize::try_from(dissenters(blocks, cells)?).ok()?;
     let blocks = usize::try_from(blocks).ok()?;
@@ -99,7 +84,7 @@ fn smallest_found(random: &mut Xoshiro256PlusPlus, blocks: usize, most: usize) -
     for _ in 0..blocks {
         // Both are held against the same baseline. Two values of variance ½ differ by one of
         // variance 1.
-        let [baseline, a, b, _] = normals(random).map(|z| z * FRAC_1_SQRT_2);
+        let [[baseline, a], [b, _]] = [(); 2].map(|()| normals(random).map(|z| z * FRAC_1_SQRT_2));
         arm.push(a - baseline);
         same.push(b - baseline);
     }
@@ -110,16 +95,12 @@ fn smallest_found(random: &mut Xoshiro256PlusPlus, blocks: usize, most: usize) -
     Some((resolution - middle).max(-*dissenter))
 }
 
-/// Independent standard normal draws (Box & Muller 1958).
-fn normals(random: &mut Xoshiro256PlusPlus) -> [f64; 4] {
+/// Two independent standard normal draws (Box & Muller 1958).
+pub(crate) fn normals(random: &mut Xoshiro256PlusPlus) -> [f64; 2] {
     let mut uniform = || (real(random.next_u64() >> 11) + 0.5) * 0.5f64.powi(53);
-    let mut pair = || {
-        let radius = (-2.0 * uniform().ln()).sqrt();
-        let (sin, cos) = (TAU * uniform()).sin_cos();
-        (radius * sin, radius * cos)
-    };
-    let ((a, b), (c, d)) = (pair(), pair());
-    [a, b, c, d]
+    let radius = (-2.0 * uniform().ln()).sqrt();
+    let (sin, cos) = (TAU * uniform()).sin_cos();
+    [radius * sin, radius * cos]
 }
 
 /// So many blocks may have the other sign, and the rest still shows a difference; absent where not

@@ -1,6 +1,6 @@
 //! Whole experiments with known answers: how often intervals hold the truth, how often paths that
 //! are the same are called different, and how often a difference is found. Seeds are fixed, so each
-//! run gives the same shares; to see them: `cargo test -p tare-engine --lib
+//! run gives the same shares; to see them: `cargo test -p tare-stats --lib
 //! compare::simulation -- --nocapture`.
 
 #![expect(clippy::print_stdout, reason = "the shares are for whoever asks with --nocapture")]
@@ -10,22 +10,13 @@ use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
 use super::*;
 use crate::binomial;
+use crate::fixtures::uniform;
+use power::normals;
 
 /// Samples of one visit. With two visits pooled a p99 has ten beyond it: the fewest that a quantile
 /// is printed for.
 const SAMPLES: usize = 500;
 const QUANTILES: [(&str, f64); 2] = [("p50", 0.5), ("p99", 0.99)];
-
-fn uniform(random: &mut Xoshiro256PlusPlus) -> f64 {
-    ((random.next_u64() >> 11) as f64 + 0.5) * (0.5f64).powi(53)
-}
-
-/// Two independent standard normal draws (Box and Muller 1958).
-fn normals(random: &mut Xoshiro256PlusPlus) -> [f64; 2] {
-    let radius = (-2.0 * uniform(random).ln()).sqrt();
-    let (sin, cos) = (std::f64::consts::TAU * uniform(random)).sin_cos();
-    [radius * sin, radius * cos]
-}
 
 /// What the round trips of a path are like, microseconds.
 #[derive(Debug, Clone, Copy)]
@@ -133,36 +124,12 @@ fn coverage(path: Path, arm: Arm, truth: [f64; 2]) -> [f64; 2] {
     held.map(|held| held as f64 / EXPERIMENTS as f64)
 }
 
-#[track_caller]
-fn assert_covers(path: Path, arm: Arm, truth: [f64; 2]) {
-    let shares = coverage(path, arm, truth);
-    for ((name, _), share) in QUANTILES.into_iter().zip(shares) {
-        println!("{path:?}, {name}: the interval holds the truth in {:.1} %", 100.0 * share);
-        assert!(share >= 0.936, "{path:?} {name}: {share}");
-    }
-}
-
-/// Where an arm is the baseline and a constant, which is which of the two is a coin's toss: less
-/// the constant, the block difference is symmetric around zero, and its median is that constant
-/// exactly, whatever drifts.
-fn shifted(plus: f64) -> (Arm, [f64; 2]) {
-    (Arm { times: 1.0, plus }, [plus; 2])
-}
-
 #[test]
-fn intervals_hold_the_truth_of_multimodal_paths() {
-    let (arm, truth) = shifted(2.0);
-    assert_covers(Path::Multimodal, arm, truth);
-}
-
-#[test]
-fn intervals_hold_the_truth_of_drifting_paths() {
-    let (arm, truth) = shifted(1.0);
-    assert_covers(Path::Drifting, arm, truth);
-}
-
-#[test]
-fn intervals_hold_the_truth_of_heavy_tails() {
+fn intervals_hold_the_truth() {
+    // Where an arm is the baseline and a constant, which is which of the two is a coin's toss: less
+    // the constant, the block difference is symmetric around zero, and its median is that constant
+    // exactly, whatever drifts.
+    let shifted = |plus| (Arm { times: 1.0, plus }, [plus; 2]);
     // A fifth slower all over, its p99 most: block differences are not symmetric, and their median
     // has no formula. So it is that of 5,000 blocks from a seed of their own: known to a fiftieth
     // of the spread of one.
@@ -179,7 +146,16 @@ fn intervals_hold_the_truth_of_heavy_tails() {
         blocks::median(&of).unwrap()
     });
     println!("HeavyTail: the true median block differences are {truth:?} µs");
-    assert_covers(Path::HeavyTail, arm, truth);
+    for (path, (arm, truth)) in [
+        (Path::Multimodal, shifted(2.0)),
+        (Path::Drifting, shifted(1.0)),
+        (Path::HeavyTail, (arm, truth)),
+    ] {
+        for ((name, _), share) in QUANTILES.into_iter().zip(coverage(path, arm, truth)) {
+            println!("{path:?}, {name}: the interval holds the truth in {:.1} %", 100.0 * share);
+            assert!(share >= 0.936, "{path:?} {name}: {share}");
+        }
+    }
 }
 
 /// Cells of an arm and of the A/A arm, from values by block, arm (baseline, arm, A/A) and measure.
@@ -268,7 +244,7 @@ fn found(spreads: f64, blocks: usize) -> (f64, f64) {
 
 #[test]
 fn differences_are_found_as_often_as_the_docs_say() {
-    // The table of the module's documentation, per cent.
+    // The table of docs/method/comparing.md, per cent.
     for (blocks, spreads, judged, significant) in [
         (12, 0.5, 2, 7),
         (12, 1.0, 25, 39),
@@ -290,7 +266,7 @@ fn differences_are_found_as_often_as_the_docs_say() {
 }
 
 #[test]
-fn what_is_told_before_the_run_is_found_in_four_runs_of_five() {
+fn what_is_detectable_is_found_in_four_runs_of_five() {
     for blocks in [8, 12, 30] {
         let spreads = power::detectable_in_spreads(blocks, 2).unwrap();
         let (judged, _) = found(spreads, usize::try_from(blocks).unwrap());

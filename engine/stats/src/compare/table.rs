@@ -2,27 +2,28 @@
 
 use super::judge;
 use super::metric::{self, Metric};
-use super::overload::{self, Growth, ends, is_overloaded};
+use super::overload::{self, ends, is_overloaded};
 use crate::histogram::Distribution;
+use crate::number::{real, whole};
 use crate::pool::{headline, pool};
 use crate::result::{AA, Block, Cell, CellBlock, Params, StepResult, VisitStep, Warning};
 use tare_units::Nanos;
 
-/// So many cells with too few samples are named.
-const THIN_SHOWN: usize = 3;
-/// So many steps of an arm are named.
-const STEPS_SHOWN: usize = 3;
+/// So many cells with too few samples, or steps of an arm, are named in a warning.
+const SHOWN: usize = 3;
 
-/// A visit to an arm: its steps.
+/// The steps of a visit to an arm.
 pub type Visited = Vec<StepResult>;
 
 /// What was measured of a comparison so far.
 #[derive(Debug)]
 pub struct Table {
-    metrics: Vec<Metric>,
+    /// The figures that it is about.
+    pub metrics: Vec<Metric>,
     /// The baseline first, the A/A arm last.
     arms: Vec<Arm>,
-    blocks: Vec<Block>,
+    /// Its blocks so far.
+    pub blocks: Vec<Block>,
     /// Per block and arm: what both passes over the arm came to, step by step; absent where not
     /// both were measured.
     values: Vec<Vec<Option<Vec<StepValues>>>>,
@@ -46,27 +47,13 @@ struct StepValues {
 impl Table {
     /// An empty one: the baseline is the first of `arms`, the A/A arm the last, and each has so
     /// many steps.
-    #[must_use]
     pub fn new(metrics: Vec<Metric>, arms: Vec<String>, steps: usize) -> Self {
         let arm = |name| Arm { name, steps: vec![Vec::new(); steps] };
         let arms = arms.into_iter().map(arm).collect();
         Self { metrics, arms, blocks: Vec::new(), values: Vec::new() }
     }
 
-    /// The figures that it is about.
-    #[must_use]
-    pub fn metrics(&self) -> &[Metric] {
-        &self.metrics
-    }
-
-    /// Its blocks so far.
-    #[must_use]
-    pub fn blocks(&self) -> &[Block] {
-        &self.blocks
-    }
-
     /// Blocks in which every arm was measured in both passes.
-    #[must_use]
     pub fn whole_blocks(&self) -> u64 {
         self.blocks.iter().filter(|block| block.whole).count() as u64
     }
@@ -88,10 +75,6 @@ impl Table {
     /// Adds a block, in which each arm was visited as in `visits`.
     pub fn add_block(&mut self, mut block: Block, visits: &[Vec<Visited>]) {
         let steps = self.steps();
-        let is_whole = |visits: &Vec<Visited>| {
-            visits.len() == 2 && visits.iter().all(|visit| visit.len() == steps)
-        };
-        block.whole = visits.iter().all(is_whole);
         let of_step = |visits: &[Visited], step: usize| {
             let both: Vec<&StepResult> = visits.iter().map(|visit| &visit[step]).collect();
             StepValues {
@@ -100,25 +83,24 @@ impl Table {
             }
         };
         let of_arm = |visits: &Vec<Visited>| {
-            is_whole(visits).then(|| (0..steps).map(|step| of_step(visits, step)).collect())
+            let whole = visits.len() == 2 && visits.iter().all(|visit| visit.len() == steps);
+            whole.then(|| (0..steps).map(|step| of_step(visits, step)).collect())
         };
-        let values = visits.iter().map(of_arm).collect();
+        let values: Vec<_> = visits.iter().map(of_arm).collect();
+        block.whole = values.iter().all(Option::is_some);
         self.values.push(values);
         self.blocks.push(block);
     }
 
     /// How many steps each visit has.
-    #[must_use]
     pub fn steps(&self) -> usize {
         self.arms[0].steps.len()
     }
 
     /// All visits to an arm pooled, arm by arm and step by step.
-    #[must_use]
     pub fn results(&self) -> Vec<StepResult> {
         let of_step = |arm: &Arm, measured: &[(u64, StepResult)]| {
-            let steps: Vec<(u64, &StepResult)> =
-                measured.iter().map(|(at, step)| (*at, step)).collect();
+            let steps: Vec<_> = measured.iter().map(|(at, step)| (*at, step)).collect();
             Some(StepResult { arm: Some(arm.name.clone()), ..pool(&steps)? })
         };
         let arms = self.arms.iter();
@@ -126,7 +108,6 @@ impl Table {
     }
 
     /// The distinct servers that answered for an arm.
-    #[must_use]
     pub fn instances(&self, arm: usize) -> Vec<String> {
         let steps = self.arms[arm].steps.iter().flatten();
         let mut instances: Vec<String> =
@@ -138,7 +119,6 @@ impl Table {
 
     /// The cells, judged. `detectable` says which difference in a metric of a step the blocks will
     /// find.
-    #[must_use]
     pub fn cells(&self, detectable: impl Fn(usize, &Metric) -> Option<f64>) -> Vec<Cell> {
         let mut cells = Vec::new();
         for (arm, running) in self.arms.iter().enumerate().skip(1) {
@@ -184,12 +164,6 @@ impl Table {
     /// once a turn, so a reply lies unseen for a share of a turn that depends on when it comes:
     /// another path may bring it right before a look each time, or right after. Half a turn either
     /// way is what its mean cannot be told from. And each value is that of its bin.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_precision_loss,
-        clippy::cast_sign_loss,
-        reason = "nanoseconds of a turn and latencies, which are positive"
-    )]
     fn instrument_error(
         &self,
         arm: usize,
@@ -197,14 +171,14 @@ impl Table {
         metric: &Metric,
         blocks: &[CellBlock],
     ) -> Option<f64> {
-        if !metric.is_time() {
+        if metric.unit != "ns" {
             return None;
         }
         let bins = Distribution::uncensored();
-        let width = |value: f64| bins.resolution(Nanos(value as u64)).0 as f64;
+        let width = |value: f64| real(bins.resolution(Nanos(whole(value))).0);
         let widths = blocks.iter().map(|b| width(b.baseline).max(width(b.value)));
         let turn = match metric.depends_on_polling() {
-            true => self.turn(0, step).max(self.turn(arm, step)).unwrap_or(0) as f64,
+            true => real(self.turn(0, step).max(self.turn(arm, step)).unwrap_or(0)),
             false => 0.0,
         };
         Some(turn / 2.0 + widths.fold(0.0, f64::max))
@@ -231,7 +205,7 @@ impl Table {
         overloaded * 2 > known.len() || grows(0) || grows(arm)
     }
 
-    fn growth(&self, arm: usize, step: usize) -> Option<Growth> {
+    fn growth(&self, arm: usize, step: usize) -> Option<(u64, u64)> {
         let arm = &self.arms[arm];
         let measured = &arm.steps[step];
         let target = measured.first()?.1.rate.target_per_s?;
@@ -250,49 +224,37 @@ impl Table {
         overload::growth(target, fastest.min().unwrap_or(0), &ends)
     }
 
-    /// What is to be said of it: arms whose queue grows, and blocks with too few samples.
-    #[must_use]
+    /// Of arms whose queue grows, and of blocks with too few samples.
     pub fn warnings(&self, cells: &[Cell]) -> Vec<Warning> {
         let arms = 0..self.arms.len();
         arms.filter_map(|arm| self.growing(arm)).chain(self.thin(cells)).collect()
     }
 
-    /// Names the steps in which an arm's queue grows.
     fn growing(&self, index: usize) -> Option<Warning> {
         let arm = &self.arms[index];
-        let of_step = |step: usize| Some((step, self.growth(index, step)?));
-        let grown: Vec<(usize, Growth)> = (0..self.steps()).filter_map(of_step).collect();
-        let show = |(step, growth): &(usize, Growth)| {
-            let measured = arm.steps[*step].first().filter(|_| self.steps() > 1);
+        let show = |step: usize| {
+            let (first, last) = self.growth(index, step)?;
+            let measured = arm.steps[step].first().filter(|_| self.steps() > 1);
             let at = measured.map(|(_, step)| format!("{}: ", step_name(&step.params)));
-            let (first, last) = (Nanos(growth.first_ns), Nanos(growth.last_ns));
-            format!("{}from {first} to {last}", at.unwrap_or_default())
+            let (first, last) = (Nanos(first), Nanos(last));
+            Some(format!("{}from {first} to {last}", at.unwrap_or_default()))
         };
-        let shown: Vec<String> = grown.iter().take(STEPS_SHOWN).map(show).collect();
-        let more = match grown.len().saturating_sub(STEPS_SHOWN) {
-            _ if shown.is_empty() => return None,
-            0 => String::new(),
-            more => format!(", and in {more} other steps"),
-        };
+        let shown = first_ones((0..self.steps()).filter_map(show), ", and in # other steps")?;
         let has_goodput = self.metrics.iter().any(|metric| metric.name == "goodput");
-        Some(Warning {
-            code: "queue-grows".to_owned(),
-            message: format!(
-                "{}: its queue grows while it is measured; between the first and the last third of a visit the median response goes \
-                 {}{more}",
-                arm.name,
-                shown.join(", ")
-            ),
-            advice: if has_goodput {
-                "its latencies are those of a queue: ask for a lower rate, or compare the goodput"
-            } else {
-                "its latencies are those of a queue: ask for a lower --rate"
-            }
-            .to_owned(),
-        })
+        let message = format!(
+            "{}: its queue grows while it is measured; between the first and the last third of a visit the median response goes \
+             {shown}",
+            arm.name
+        );
+        let advice = if has_goodput {
+            "its latencies are those of a queue: ask for a lower rate, or compare the goodput"
+        } else {
+            "its latencies are those of a queue: ask for a lower --rate"
+        };
+        Some(Warning::new("queue-grows", message, advice))
     }
 
-    /// Names declared quantiles for which some whole blocks have too few samples.
+    /// Of declared quantiles for which some whole blocks have too few samples.
     fn thin(&self, cells: &[Cell]) -> Option<Warning> {
         let whole = self.whole_blocks();
         let is_thin =
@@ -301,38 +263,36 @@ impl Table {
             let (blocks, measure) = (cell.blocks.len(), cell.measure.replace('_', "."));
             format!("{measure} of {} in {blocks} of {whole}", cell.arm)
         };
-        let thin: Vec<String> = cells.iter().filter(is_thin).map(show).collect();
-        let more = match thin.len().saturating_sub(THIN_SHOWN) {
-            _ if thin.is_empty() => return None,
-            0 => String::new(),
-            more => format!(" and {more} others"),
-        };
-        let shown = thin[..thin.len().min(THIN_SHOWN)].join(", ");
-        Some(Warning {
-            code: "few-samples".to_owned(),
-            message: format!(
-                "blocks with samples enough: {shown}{more}; the others have no part in it"
-            ),
-            advice: "raise --block-duration, so that every block has a thousand samples for a p99"
-                .to_owned(),
-        })
+        let shown = first_ones(cells.iter().filter(is_thin).map(show), " and # others")?;
+        let message = format!("blocks with samples enough: {shown}; the others have no part in it");
+        let advice = "raise --block-duration, so that every block has a thousand samples for a p99";
+        Some(Warning::new("few-samples", message, advice))
+    }
+}
+
+/// The first ones of a list, and how many more there are in the words of `more`; absent of none.
+fn first_ones(all: impl Iterator<Item = String>, more: &str) -> Option<String> {
+    let all: Vec<String> = all.collect();
+    let shown = all.get(..SHOWN).unwrap_or(&all).join(", ");
+    match all.len() {
+        0 => None,
+        count if count > SHOWN => Some(shown + &more.replace('#', &(count - SHOWN).to_string())),
+        _ => Some(shown),
     }
 }
 
 /// The step in front of a warning about it.
-#[must_use]
 pub fn step_name(params: &Params) -> String {
     let connections = params.connections;
     if let Some(http) = &params.http {
         let stage = http.stage.map(|stage| format!("stage={stage} "));
         return format!("{}connections={connections}", stage.unwrap_or_default());
     }
-    let load = params.under_load.as_ref().map_or("", |_| " under load");
+    let load = params.load().map_or("", |_| " under load");
     format!("size={} connections={connections}{load}", params.size_bytes)
 }
 
 /// A visit's steps as the result has them.
-#[must_use]
 pub fn visit_steps(steps: &[StepResult]) -> Vec<VisitStep> {
     let of_step = |(index, step): (usize, &StepResult)| {
         let headline = headline(&step.latency);

@@ -3,15 +3,41 @@
 
 use proptest::prelude::*;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 use super::*;
 use crate::binomial;
 
+/// A case of any part of the fixture.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Case {
+    most: u64,
+    count: u64,
+    share: f64,
+    p: f64,
+    values: Vec<f64>,
+    differences: Vec<f64>,
+    median: f64,
+    interval: Option<(f64, f64)>,
+    blocks: u64,
+    cells: u64,
+    dissenters: u64,
+    detectable: f64,
+    spread: f64,
+    factor: f64,
+    old: Vec<f64>,
+    new: Vec<f64>,
+}
+
 /// A part of the fixture.
-fn figures<T: DeserializeOwned>(name: &str) -> Vec<T> {
-    let all: serde_json::Value = serde_json::from_str(include_str!("fixtures/scipy.json")).unwrap();
-    let cases: Vec<T> = serde_json::from_value(all[name].clone()).unwrap();
+fn part(name: &str) -> serde_json::Value {
+    let mut all: serde_json::Value =
+        serde_json::from_str(include_str!("fixtures/scipy.json")).unwrap();
+    all[name].take()
+}
+
+fn cases(name: &str) -> Vec<Case> {
+    let cases: Vec<Case> = serde_json::from_value(part(name)).unwrap();
     assert!(!cases.is_empty(), "{name}");
     cases
 }
@@ -24,57 +50,14 @@ fn assert_close(ours: f64, theirs: f64) {
 }
 
 #[test]
-fn the_binomial_distribution_is_that_of_scipy() {
-    #[derive(Deserialize)]
-    struct Case {
-        most: u64,
-        count: u64,
-        share: f64,
-        p: f64,
-    }
-    for case in figures::<Case>("at_most") {
+fn the_binomial_distribution_and_the_sign_test_are_those_of_scipy() {
+    for case in cases("at_most") {
         assert_close(binomial::at_most(case.most, case.count, case.share), case.p);
     }
-    assert_close(binomial::at_most(2, 5, 1.0), 0.0);
-    assert_close(binomial::at_most(5, 5, 1.0), 1.0);
-    assert_close(binomial::at_most(0, 5, 0.0), 1.0);
-}
-
-#[test]
-fn medians_and_their_intervals_are_those_of_scipy() {
-    #[derive(Deserialize)]
-    struct Case {
-        values: Vec<f64>,
-        median: f64,
-        interval: Option<(f64, f64)>,
+    for (most, share, p) in [(2, 1.0, 0.0), (5, 1.0, 1.0), (0, 0.0, 1.0)] {
+        assert_close(binomial::at_most(most, 5, share), p);
     }
-    for case in figures::<Case>("medians") {
-        let ours = blocks::estimate(&case.values).unwrap();
-        assert_close(ours.median, case.median);
-        assert_eq!(ours.interval, case.interval);
-    }
-}
-
-#[test]
-fn medians_of_what_is_no_number_are_absent() {
-    let (nan, inf) = (f64::NAN, f64::INFINITY);
-    assert_eq!(blocks::estimate(&[]), None);
-    assert_eq!(blocks::median(&[1.0, nan, 2.0]), None);
-    assert_eq!(blocks::median(&[1.0, inf]), None);
-    assert_eq!(blocks::median(&[-inf, inf]), None);
-    assert_eq!(blocks::median(&[f64::MAX, f64::MAX]), Some(f64::MAX));
-    let estimate = blocks::estimate(&[1.0, 2.0, 3.0, 4.0, 5.0, inf]).unwrap();
-    assert_eq!((estimate.median, estimate.interval), (3.5, None));
-}
-
-#[test]
-fn the_sign_test_is_that_of_scipy() {
-    #[derive(Deserialize)]
-    struct Case {
-        differences: Vec<f64>,
-        p: f64,
-    }
-    for case in figures::<Case>("signs") {
+    for case in cases("signs") {
         assert_close(blocks::sign_test(&case.differences).unwrap(), case.p);
     }
     assert_eq!(blocks::sign_test(&[]), None);
@@ -84,80 +67,75 @@ fn the_sign_test_is_that_of_scipy() {
 }
 
 #[test]
+fn medians_and_their_intervals_are_those_of_scipy() {
+    for case in cases("medians") {
+        let ours = blocks::estimate(&case.values).unwrap();
+        assert_close(ours.median, case.median);
+        assert_eq!(ours.interval, case.interval);
+    }
+    // Those of what is no number are absent.
+    let (nan, inf) = (f64::NAN, f64::INFINITY);
+    assert_eq!(blocks::estimate(&[]), None);
+    for none in [[1.0, nan], [1.0, inf], [-inf, inf]] {
+        assert_eq!(blocks::median(&none), None, "{none:?}");
+    }
+    assert_eq!(blocks::median(&[1.0, nan, 2.0]), None);
+    assert_eq!(blocks::median(&[f64::MAX, f64::MAX]), Some(f64::MAX));
+    let estimate = blocks::estimate(&[1.0, 2.0, 3.0, 4.0, 5.0, inf]);
+    assert_eq!(estimate, Some(Estimate { median: 3.5, interval: None }));
+}
+
+#[test]
 fn holm_adjusts_as_defined() {
     #[derive(Deserialize)]
-    struct Case {
+    struct Adjusted {
         p: Vec<f64>,
         adjusted: Vec<f64>,
     }
-    for case in figures::<Case>("holm") {
-        let ours = holm::adjusted(&case.p);
+    let cases: Vec<Adjusted> = serde_json::from_value(part("holm")).unwrap();
+    assert!(!cases.is_empty());
+    for case in cases {
+        let ours = blocks::holm(&case.p);
         assert_eq!(ours.len(), case.adjusted.len());
         for (ours, theirs) in ours.into_iter().zip(case.adjusted) {
             assert_close(ours, theirs);
         }
     }
-    assert_eq!(holm::adjusted(&[f64::NAN, 0.01]), [1.0, 0.02]);
+    assert_eq!(blocks::holm(&[f64::NAN, 0.01]), [1.0, 0.02]);
 }
 
 #[test]
-fn what_is_detectable_is_what_as_many_experiments_find_in_numpy() {
-    #[derive(Deserialize)]
-    struct Case {
-        blocks: u64,
-        cells: u64,
-        dissenters: u64,
-        detectable: f64,
-    }
-    for case in figures::<Case>("detectable") {
-        let most = power::dissenters(case.blocks, case.cells);
-        assert_eq!(most, Some(case.dissenters));
+fn what_blocks_can_show_is_what_as_many_experiments_find_in_numpy() {
+    for case in cases("detectable") {
+        assert_eq!(power::dissenters(case.blocks, case.cells), Some(case.dissenters));
         let ours = power::detectable_in_spreads(case.blocks, case.cells).unwrap();
         let ratio = ours / case.detectable;
         assert!((ratio - 1.0).abs() < 0.04, "{} blocks: {ours}, {ratio}", case.blocks);
     }
+    assert!(power::detectable_in_spreads(12, 2).is_some());
     assert_eq!(power::detectable_in_spreads(6, 2), None);
     assert_eq!(power::detectable_in_spreads(0, 0), None);
-}
-
-#[test]
-fn blocks_needed_are_the_fewest_that_can_show_anything() {
-    #[derive(Deserialize)]
-    struct Case {
-        cells: u64,
-        blocks: u64,
-    }
-    for case in figures::<Case>("needed") {
+    // The blocks needed are the fewest that can show anything.
+    for case in cases("needed") {
         assert_eq!(power::blocks_needed(case.cells), case.blocks);
         assert_eq!(power::dissenters(case.blocks, case.cells), Some(0));
         assert_eq!(power::dissenters(case.blocks - 1, case.cells), None);
     }
-    assert_eq!(power::blocks_needed(0), 6);
-    assert_eq!(power::blocks_needed(u64::MAX), 70);
+    assert_eq!((power::blocks_needed(0), power::blocks_needed(u64::MAX)), (6, 70));
 }
 
 #[test]
 fn the_spread_of_pilots_is_robust() {
-    #[derive(Deserialize)]
-    struct Case {
-        values: Vec<f64>,
-        spread: f64,
-    }
-    #[derive(Deserialize)]
-    struct Few {
-        count: usize,
-        factor: f64,
-    }
-    let few = figures::<Few>("few");
-    for case in figures::<Case>("spreads") {
-        let drawn = few.iter().find(|few| few.count == case.values.len());
+    let few = cases("few");
+    for case in cases("spreads") {
+        let drawn = few.iter().find(|few| few.count == case.values.len() as u64);
         let factor = drawn.map_or(40.0 / 39.2, |few| few.factor);
         let ratio = power::spread(&case.values).unwrap() / (case.spread * factor);
         assert!((ratio - 1.0).abs() < 0.01, "{ratio}");
     }
     // Alternately 0 and 1, and one of 2: the median deviation is 1 or ½, and the factor for so many
     // shows.
-    for Few { count, factor } in few {
+    for Case { count, factor, .. } in few {
         let mut values: Vec<f64> = (0..count).map(|i| (i % 2) as f64).collect();
         values[0] = 2.0;
         let middle = blocks::median(&values).unwrap();
@@ -174,62 +152,41 @@ fn the_spread_of_pilots_is_robust() {
     for none in [&[][..], &[1.0, 2.0], &[3.0; 5], &[1.0, f64::NAN, 2.0, 3.0]] {
         assert_eq!(power::spread(none), None);
     }
-    assert!(power::detectable_in_spreads(12, 2).is_some());
-    assert_eq!(power::detectable_in_spreads(6, 2), None);
-}
-
-#[derive(Deserialize)]
-struct ShiftCase {
-    old: Vec<f64>,
-    new: Vec<f64>,
-    #[serde(default)]
-    median: f64,
-    p: f64,
-    #[serde(default)]
-    interval: Option<(f64, f64)>,
 }
 
 #[test]
 fn shifts_are_those_of_scipy_and_of_counting_all_cases() {
-    for case in figures::<ShiftCase>("shifts") {
-        let ours = unpaired::shift(&case.old, &case.new).unwrap();
+    for case in cases("shifts") {
+        let ours = blocks::shift(&case.old, &case.new).unwrap();
         assert_close(ours.p, case.p);
         assert_close(ours.estimate.median, case.median);
         let ends = ours.estimate.interval;
         assert_eq!(ends.is_some(), case.interval.is_some());
-        if let (Some(ours), Some(theirs)) = (ends, case.interval) {
+        for (ours, theirs) in ends.into_iter().zip(case.interval) {
             assert_close(ours.0, theirs.0);
             assert_close(ours.1, theirs.1);
         }
         // Seen from the other side it is the same with the other sign.
-        let back = unpaired::shift(&case.new, &case.old).unwrap();
+        let back = blocks::shift(&case.new, &case.old).unwrap();
         assert_close(back.p, ours.p);
         let mirrored = ends.map(|(low, high)| (-high, -low));
         assert_eq!(back.estimate.interval, mirrored);
     }
-}
-
-#[test]
-fn shifts_with_ties_are_no_surer_than_without() {
-    let all: serde_json::Value = serde_json::from_str(include_str!("fixtures/scipy.json")).unwrap();
-    let tied: ShiftCase = serde_json::from_value(all["tied"].clone()).unwrap();
-    assert_close(unpaired::shift(&tied.old, &tied.new).unwrap().p, tied.p);
-    let same = unpaired::shift(&[3.0; 6], &[3.0; 6]).unwrap();
+    // With ties they are no surer than without.
+    let tied: Case = serde_json::from_value(part("tied")).unwrap();
+    assert_close(blocks::shift(&tied.old, &tied.new).unwrap().p, tied.p);
+    let same = blocks::shift(&[3.0; 6], &[3.0; 6]).unwrap();
     assert_eq!((same.p, same.estimate.interval), (1.0, Some((0.0, 0.0))));
-    assert_eq!(unpaired::shift(&[], &[1.0]), None);
-    assert_eq!(unpaired::shift(&[1.0], &[]), None);
-    assert_eq!(unpaired::shift(&[1.0, f64::NAN], &[1.0]), None);
-    let one = unpaired::shift(&[1.0], &[2.0]).unwrap();
+    for (old, new) in [(&[][..], &[1.0][..]), (&[1.0], &[]), (&[1.0, f64::NAN], &[1.0])] {
+        assert_eq!(blocks::shift(old, new), None);
+    }
+    let one = blocks::shift(&[1.0], &[2.0]).unwrap();
     assert_eq!((one.p, one.estimate.interval), (1.0, None));
-}
-
-#[test]
-fn a_published_shift_is_found() {
     // Hollander & Wolfe, example 4.1: water permeability of the human chorioamnion. Their estimate,
     // interval and p.
     let at_term = [0.80, 0.83, 1.89, 1.04, 1.45, 1.38, 1.91, 1.64, 0.73, 1.46];
     let early = [1.15, 0.88, 0.90, 0.74, 1.21];
-    let shift = unpaired::shift(&at_term, &early).unwrap();
+    let shift = blocks::shift(&at_term, &early).unwrap();
     let (low, high) = shift.estimate.interval.unwrap();
     assert!((shift.estimate.median + 0.305).abs() < 1e-9);
     assert!((low + 0.76).abs() < 1e-9 && (high - 0.15).abs() < 1e-9);
@@ -264,7 +221,7 @@ fn verdicts(mut cells: Vec<Cell>) -> Vec<Option<Verdict>> {
 }
 
 #[test]
-fn a_cell_is_told_whole() {
+fn a_cell_is_filled_whole() {
     let mut cells =
         vec![cell("kata", "p50", "ns", &around(20.0)), cell(AA, "p50", "ns", &around(1.0))];
     cells[0].detectable = Some(8.0);
@@ -314,19 +271,17 @@ fn the_resolution_is_that_of_the_same_step_and_measure() {
     ];
     cells[2].step = 1;
     judge(&mut cells);
-    let resolutions: Vec<_> = cells.iter().map(|cell| cell.resolution).collect();
     let (p50, p99) = (Some(3.5), Some(33.5));
-    assert_eq!(resolutions, [p50, p99, None, p50, p99]);
-    let verdicts: Vec<_> = cells[..3].iter().map(|cell| cell.verdict).collect();
-    assert_eq!(
-        verdicts,
-        [
-            Some(Verdict::Slower),
-            Some(Verdict::NoDifferenceShown),
-            // No A/A cell of that step vouches for it.
-            Some(Verdict::NotEnoughBlocks),
-        ]
-    );
+    let judged: Vec<_> = cells.iter().map(|cell| (cell.resolution, cell.verdict)).collect();
+    // No A/A cell of its step vouches for the third.
+    let expected = [
+        (p50, Some(Verdict::Slower)),
+        (p99, Some(Verdict::NoDifferenceShown)),
+        (None, Some(Verdict::NotEnoughBlocks)),
+        (p50, None),
+        (p99, None),
+    ];
+    assert_eq!(judged, expected);
 }
 
 #[test]
@@ -339,22 +294,19 @@ fn verdicts_need_blocks_for_all_declared_cells() {
         assert!(all[0].delta.is_some());
         (all[0].blocks_needed, all[0].verdict)
     };
-    assert_eq!(of(1, 5), (6, Some(Verdict::NotEnoughBlocks)));
-    assert_eq!(of(1, 6), (6, Some(Verdict::Slower)));
-    assert_eq!(of(2, 6), (7, Some(Verdict::NotEnoughBlocks)));
-    assert_eq!(of(25, 9), (10, Some(Verdict::NotEnoughBlocks)));
-    assert_eq!(of(25, 10), (10, Some(Verdict::Slower)));
+    let few = Some(Verdict::NotEnoughBlocks);
+    assert_eq!([of(1, 5), of(2, 6), of(25, 9)], [(6, few), (7, few), (10, few)]);
+    let slower = Some(Verdict::Slower);
+    assert_eq!([of(1, 6), of(25, 10)], [(6, slower), (10, slower)]);
     // An arm that died has fewer blocks than the others; one that never answered has none, and
     // counts.
-    let arms = vec![
+    let mut arms = vec![
         cell("kata", "p50", "ns", &differences),
         cell("dead", "p50", "ns", &differences[..3]),
         cell("mute", "p50", "ns", &[]),
         cell(AA, "p50", "ns", &around(0.0)),
     ];
-    let few = Some(Verdict::NotEnoughBlocks);
-    assert_eq!(verdicts(arms.clone()), [Some(Verdict::Slower), few, few, None]);
-    let mut arms = arms;
+    assert_eq!(verdicts(arms.clone()), [slower, few, few, None]);
     judge(&mut arms);
     assert_close(arms[0].p_adjusted.unwrap(), 3.0 * 2.0 / 4096.0);
     assert_eq!((arms[2].p, arms[2].p_adjusted), (None, None));
@@ -369,14 +321,11 @@ fn latencies_under_overload_are_no_tests() {
         cell("kata", "p90", "ns", &around(20.0)),
         cell(AA, "goodput", "1/s", &around(0.0)),
     ];
-    for cell in &mut cells {
-        cell.overloaded = true;
-    }
+    cells.iter_mut().for_each(|cell| cell.overloaded = true);
     cells[3].declared = false;
-    judge(&mut cells);
-    let verdicts: Vec<_> = cells.iter().map(|cell| cell.verdict).collect();
     let (overload, slower) = (Some(Verdict::Overload), Some(Verdict::Slower));
-    assert_eq!(verdicts, [overload, overload, slower, None, None]);
+    assert_eq!(verdicts(cells.clone()), [overload, overload, slower, None, None]);
+    judge(&mut cells);
     assert_eq!(cells[0].p_adjusted, None);
     assert!(cells[0].delta.is_some() && cells[3].delta.is_some());
     assert_eq!(cells[2].p_adjusted, cells[2].p);
@@ -390,17 +339,13 @@ fn what_is_no_number_is_left_out() {
     broken.detectable = Some(f64::NAN);
     // Nothing was received over the baseline: a difference, and no ratio.
     let mut nothing = cell("kata", "bandwidth", "bit/s", &around(20.0));
-    for block in &mut nothing.blocks {
-        block.baseline = 0.0;
-    }
+    nothing.blocks.iter_mut().for_each(|block| block.baseline = 0.0);
     let mut neither = nothing.clone();
     neither.blocks[3].value = 0.0;
     let mut cells = vec![broken, nothing, neither];
     judge(&mut cells);
-    assert_eq!(cells[0].blocks.len(), 10);
-    assert_eq!(cells[0].detectable, None);
-    assert!(cells[1].delta.is_some() && cells[1].ratio.is_none());
-    assert!(cells[2].delta.is_some() && cells[2].ratio.is_none());
+    assert_eq!((cells[0].blocks.len(), cells[0].detectable), (10, None));
+    assert!(cells[1..].iter().all(|cell| cell.delta.is_some() && cell.ratio.is_none()));
     assert_eq!(verdicts(Vec::new()), []);
 }
 
@@ -413,11 +358,8 @@ proptest! {
     ) {
         let mut kata = cell("kata", "p50", "ns", &[]);
         kata.overloaded = overloaded;
-        kata.blocks = values
-            .into_iter()
-            .zip(1..)
-            .map(|((baseline, value), block)| CellBlock { block, baseline, value })
-            .collect();
+        let block = |((baseline, value), block)| CellBlock { block, baseline, value };
+        kata.blocks = values.into_iter().zip(1..).map(block).collect();
         let mut aa = kata.clone();
         aa.arm = if same { AA } else { "runc" }.to_owned();
         let mut cells = vec![kata, aa];
@@ -433,23 +375,19 @@ proptest! {
 /// A path that is 40 ns slower by the blocks, and an instrument that looks every 100 ns.
 #[test]
 fn what_the_instrument_may_shift_is_in_the_intervals_and_no_verdict() {
-    let of = |arm: &str, declared, by: f64, error| Cell {
-        arm: arm.to_owned(),
-        measure: "p50".to_owned(),
-        unit: "ns".to_owned(),
-        declared,
-        instrument_error: error,
-        blocks: (1..=12)
-            .map(|block| CellBlock {
-                block,
-                baseline: 1_000.0,
-                value: 1_000.0 + by + binomial::real(block) / 100.0,
-            })
-            .collect(),
-        ..Cell::default()
-    };
-    let judged = |by, error| {
-        let mut cells = [of("b", true, by, error), of(AA, false, -0.06, error)];
+    let judged = |by: f64, error| {
+        let of = |arm: &str, by: f64| {
+            let differences: Vec<f64> =
+                (1..=12).map(|block| by + f64::from(block) / 100.0).collect();
+            let mut cell = cell(arm, "p50", "ns", &differences);
+            cell.instrument_error = error;
+            cell.blocks.iter_mut().for_each(|block| {
+                block.baseline += 900.0;
+                block.value += 900.0;
+            });
+            cell
+        };
+        let mut cells = [of("b", by), of(AA, -0.06)];
         judge(&mut cells);
         let [b, _] = cells;
         (b.verdict, b.delta.and_then(|d| d.interval), b.ratio.and_then(|r| r.interval))

@@ -1,23 +1,18 @@
 //! Two saved results, one from before a change and one from after it.
 //!
-//! Two comparisons were not measured in turns: whatever else changed in between (the weather of a
-//! shared host, a kernel, a neighbour) stands in the difference, and no statistics take it out. So
-//! what is told of each arm is how far its blocks have moved (unpaired), and besides, of each arm
-//! but the baseline, how far its *cost* has: its difference to the baseline of the same block. The
-//! cost is the better question, for what both arms share drops out of it.
-//!
-//! Verdicts are corrected over all declared changes by Holm's step-down method (Holm
-//! 1979, *Scandinavian Journal of Statistics* 6, 65–70).
-//!
-//! Plain results have no blocks. Theirs are set side by side, and nothing is said of the
-//! difference.
+//! Two comparisons were not measured in turns: whatever else changed in between stands in the
+//! difference, and no statistics take it out. So what is told of each arm is how far its blocks have
+//! moved (unpaired), and besides, of each arm but the baseline, how far its *cost* has: its
+//! difference to the baseline of the same block, from which what both arms share drops out.
+//! Verdicts are corrected over all declared changes by Holm's procedure. Plain results have no
+//! blocks: they are set side by side, and nothing is said of the difference.
 
 use serde::Serialize;
 
 use super::compare::power::LEVEL;
-use super::compare::unpaired::shift;
-use super::compare::{blocks, holm};
+use super::compare::{blocks, direction};
 use super::pool::headline;
+use crate::number::real;
 use crate::result::{
     AA, Cell, CellBlock, Comparison, Estimate, Params, Report, StepResult, Verdict,
 };
@@ -27,7 +22,7 @@ use tare_units::error::{Error, Result};
 pub const SCHEMA: &str = "tare-later/1";
 
 /// What has changed between two results of one kind.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Diff {
     /// [`SCHEMA`].
@@ -48,7 +43,7 @@ pub struct Diff {
 }
 
 /// One figure, before and after.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Change {
     /// The arm's name; absent of plain results.
@@ -84,25 +79,15 @@ pub struct Change {
 }
 
 /// What of a measure has changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Of {
     /// The arm's own value.
+    #[default]
     Value,
     /// Its difference to the baseline: the cost itself.
     Cost,
-}
-
-impl Of {
-    /// As it is printed and serialised.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Value => "value",
-            Self::Cost => "cost",
-        }
-    }
 }
 
 /// What has changed from `before` to `after`.
@@ -147,21 +132,15 @@ fn params_of<'a>((report, _): Saved<'a>, arm: &str, step: u64) -> Option<&'a Par
 
 fn comparisons(before: Saved<'_>, after: Saved<'_>) -> Result<Diff> {
     let ((_, old), (_, new)) = (before, after);
-    let same_baseline = old.baseline == new.baseline;
-    let mut diff = Diff {
-        schema: SCHEMA.to_owned(),
-        measured: new.measured.clone(),
-        baseline: same_baseline.then(|| new.baseline.clone()),
-        has_blocks: true,
-        changes: Vec::new(),
-        left_out: missing_arms(old, new),
-    };
-    if !same_baseline {
-        diff.left_out.push(format!(
+    let baseline = (old.baseline == new.baseline).then(|| new.baseline.clone());
+    let mut left_out = missing_arms(old, new);
+    if baseline.is_none() {
+        left_out.push(format!(
             "how the costs changed: the baseline was '{}' before, and is '{}' after",
             old.baseline, new.baseline
         ));
     }
+    let mut changes = Vec::new();
     let mut unmatched = 0;
     let mut baselines: Vec<(u64, &str)> = Vec::new();
     for cell in &new.cells {
@@ -171,40 +150,38 @@ fn comparisons(before: Saved<'_>, after: Saved<'_>) -> Result<Diff> {
             continue;
         };
         let figures = (earlier, cell);
-        if same_baseline && !baselines.contains(&(cell.step, cell.measure.as_str())) {
+        if baseline.is_some() && !baselines.contains(&(cell.step, cell.measure.as_str())) {
             baselines.push((cell.step, &cell.measure));
             // An arm that died has fewer blocks than the baseline, and one that was overloaded says
             // nothing of it.
             let same = |other: &&Cell| other.step == cell.step && other.measure == cell.measure;
             let again = new.cells.iter().filter(same).find(|cell| cell.arm == AA);
             let again = again.and_then(|again| Some((pair(before, after, again)?.1, again)));
-            let name = Some(new.baseline.clone());
-            let mut own =
-                change(name, params, again.unwrap_or(figures), Of::Value, |block| block.baseline);
+            let figures = again.unwrap_or(figures);
+            let mut own = change(&new.baseline, params, figures, Of::Value, |b| b.baseline);
             if !new.cells.iter().filter(same).any(|cell| cell.declared) {
                 own.verdict = None;
             }
-            diff.changes.push(own);
+            changes.push(own);
         }
-        // The baseline's path again: it costs nothing.
-        if cell.arm == AA {
-            continue;
-        }
-        let arm = Some(cell.arm.clone());
-        diff.changes.push(change(arm.clone(), params, figures, Of::Value, |block| block.value));
-        if same_baseline {
-            let cost = |block: &CellBlock| block.value - block.baseline;
-            diff.changes.push(change(arm, params, figures, Of::Cost, cost));
+        // The A/A arm is the baseline's path again: it costs nothing.
+        if cell.arm != AA {
+            changes.push(change(&cell.arm, params, figures, Of::Value, |b| b.value));
+            if baseline.is_some() {
+                changes
+                    .push(change(&cell.arm, params, figures, Of::Cost, |b| b.value - b.baseline));
+            }
         }
     }
-    if diff.changes.is_empty() {
+    if changes.is_empty() {
         return Err(nothing_in_common("arm and step"));
     }
     if unmatched > 0 {
-        diff.left_out.push(format!("{unmatched} figures of steps that were not measured before"));
+        left_out.push(format!("{unmatched} figures of steps that were not measured before"));
     }
-    judge(&mut diff.changes);
-    Ok(diff)
+    judge(&mut changes);
+    let (schema, measured) = (SCHEMA.to_owned(), new.measured.clone());
+    Ok(Diff { schema, measured, baseline, has_blocks: true, changes, left_out })
 }
 
 /// The parameters of a cell's step, and the cell of the earlier comparison that is of the same arm,
@@ -221,19 +198,19 @@ fn pair<'a>(before: Saved<'a>, after: Saved<'a>, cell: &Cell) -> Option<(&'a Par
 }
 
 fn missing_arms(old: &Comparison, new: &Comparison) -> Vec<String> {
-    let lacks = |from: &Comparison, other: &Comparison, when: &str| -> Vec<String> {
+    let mut missing = Vec::new();
+    for (from, other, when) in [(old, new, "before"), (new, old, "after")] {
         let arms = from.arms.iter().map(|arm| &arm.name);
-        let missing = arms.filter(|name| !other.arms.iter().any(|arm| arm.name == **name));
-        missing
-            .map(|name| format!("the arm '{name}', which is only in the result from {when}"))
-            .collect()
-    };
-    [lacks(old, new, "before"), lacks(new, old, "after")].concat()
+        let alone = arms.filter(|name| !other.arms.iter().any(|arm| arm.name == **name));
+        let note = |name| format!("the arm '{name}', which is only in the result from {when}");
+        missing.extend(alone.map(note));
+    }
+    missing
 }
 
 /// A figure over the blocks of both; the verdict is given once all are known.
 fn change(
-    arm: Option<String>,
+    arm: &str,
     params: &Params,
     (old, new): (&Cell, &Cell),
     of: Of,
@@ -241,11 +218,11 @@ fn change(
 ) -> Change {
     let [before, after] =
         [old, new].map(|cell| cell.blocks.iter().map(&figure).collect::<Vec<_>>());
-    let moved = shift(&before, &after);
+    let moved = blocks::shift(&before, &after);
     let overloaded = (old.overloaded || new.overloaded) && new.unit == "ns";
     let declared = new.declared || new.arm == AA;
     Change {
-        arm,
+        arm: Some(arm.to_owned()),
         params: params.clone(),
         measure: new.measure.clone(),
         unit: new.unit.clone(),
@@ -257,78 +234,64 @@ fn change(
         delta: moved.map(|moved| moved.estimate),
         p: moved.map(|moved| moved.p),
         p_adjusted: None,
-        verdict: declared.then_some(if overloaded {
-            Verdict::Overload
-        } else {
-            Verdict::NoDifferenceShown
+        verdict: declared.then_some(match overloaded {
+            true => Verdict::Overload,
+            false => Verdict::NoDifferenceShown,
         }),
     }
 }
 
 /// Corrects the p of the changes that get a verdict, and gives it.
-#[expect(clippy::cast_precision_loss, reason = "numbers of cells and blocks")]
 fn judge(changes: &mut [Change]) {
     let mut family: Vec<&mut Change> = changes
         .iter_mut()
         .filter(|change| change.verdict == Some(Verdict::NoDifferenceShown))
         .collect();
     let p: Vec<f64> = family.iter().map(|change| change.p.unwrap_or(1.0)).collect();
-    for (change, adjusted) in family.iter_mut().zip(holm::adjusted(&p)) {
+    for (change, adjusted) in family.iter_mut().zip(blocks::holm(&p)) {
         change.p_adjusted = change.p.map(|_| adjusted);
         let smallest = smallest_p(change.blocks_before, change.blocks_after);
         change.verdict = Some(match change.delta {
             Some(delta) if adjusted <= LEVEL && delta.median != 0.0 => {
-                // Longer is slower; less bandwidth and less goodput are.
-                if (delta.median > 0.0) == (change.unit == "ns") {
-                    Verdict::Slower
-                } else {
-                    Verdict::Faster
-                }
+                direction(delta.median, &change.unit)
             }
-            _ if smallest * p.len() as f64 > LEVEL => Verdict::NotEnoughBlocks,
+            _ if smallest * real(p.len() as u64) > LEVEL => Verdict::NotEnoughBlocks,
             _ => Verdict::NoDifferenceShown,
         });
     }
 }
 
 /// The p of so many blocks all of which have moved the same way: two orders of all that there are.
-#[expect(clippy::cast_precision_loss, reason = "numbers of blocks")]
 fn smallest_p(before: u64, after: u64) -> f64 {
     let orders = (1..=before.min(after))
-        .fold(1.0, |orders, k| orders * (before.max(after) + k) as f64 / k as f64);
+        .fold(1.0, |orders, k| orders * real(before.max(after) + k) / real(k));
     (2.0 / orders).min(1.0)
 }
 
 fn plain(before: &Report, after: &Report) -> Result<Diff> {
-    let twin = |step: &StepResult, steps: &[StepResult]| {
+    fn twin<'a>(step: &StepResult, steps: &'a [StepResult]) -> Option<&'a StepResult> {
         let wanted = identity(&step.params);
-        steps.iter().find(|other| identity(&other.params) == wanted).cloned()
-    };
+        steps.iter().find(|other| identity(&other.params) == wanted)
+    }
     let mut changes = Vec::new();
     for step in &after.results {
         let Some(earlier) = twin(step, &before.results) else {
             continue;
         };
-        for ((measure, unit, old), (_, _, new)) in figures(&earlier).into_iter().zip(figures(step))
-        {
+        let pairs = figures(earlier).into_iter().zip(figures(step));
+        for ((measure, unit, old), (_, _, new)) in pairs {
             if old.is_none() && new.is_none() {
                 continue;
             }
             let moved = |(old, new)| Estimate { median: new - old, interval: None };
             changes.push(Change {
-                arm: None,
                 params: step.params.clone(),
                 measure: measure.to_owned(),
                 unit: unit.to_owned(),
-                of: Of::Value,
                 before: old,
                 after: new,
-                blocks_before: 0,
-                blocks_after: 0,
                 delta: old.zip(new).map(moved),
-                p: None,
-                p_adjusted: None,
-                verdict: None,
+                ..Change::default()
             });
         }
     }
@@ -343,21 +306,14 @@ fn plain(before: &Report, after: &Report) -> Result<Diff> {
             left_out.push(format!("{alone} steps that are only in the result from {when}"));
         }
     }
-    Ok(Diff {
-        schema: SCHEMA.to_owned(),
-        measured: after.kind.clone(),
-        baseline: None,
-        has_blocks: false,
-        changes,
-        left_out,
-    })
+    let (schema, measured) = (SCHEMA.to_owned(), after.kind.clone());
+    Ok(Diff { schema, measured, baseline: None, has_blocks: false, changes, left_out })
 }
 
 /// The figures of a step that stand side by side, each with its unit.
-#[expect(clippy::cast_precision_loss, reason = "2^53 ns is 104 days")]
 fn figures(step: &StepResult) -> Vec<(&'static str, &'static str, Option<f64>)> {
     let latency = headline(&step.latency);
-    let time = |ns: Option<u64>| ns.map(|ns| ns as f64);
+    let time = |ns: Option<u64>| ns.map(real);
     let mut figures = vec![
         ("p50", "ns", time(latency.p50_ns)),
         ("p90", "ns", time(latency.p90_ns)),

@@ -1,5 +1,6 @@
 //! Whether the generator could do what was asked of it, and what else sends waited for.
 
+use crate::number::{real, whole};
 use crate::result::{Flow, Instrument, StepResult};
 use tare_units::Nanos;
 
@@ -7,18 +8,15 @@ use tare_units::Nanos;
 /// arrival finds it at other work nine times in ten, and by queueing theory (M/D/1) waits 4.5 times
 /// the cost of an operation in the mean.
 const BUSY_OPEN_LOOP: f64 = 0.9;
-/// In closed loop the same is said of a worker with several connections. The limit is higher, since
-/// there load gives way when the worker is slow and nothing queues without bound. With one
-/// connection a worker is never the bottleneck: either it or the path is at work.
+/// In closed loop the same is said of a worker with several connections: load gives way when it is
+/// slow. With one connection a worker is never the bottleneck: either it or the path is at work.
 const BUSY_CLOSED_LOOP: f64 = 0.95;
 /// Lateness (p99) is large if it is beyond the gap between two sends of a worker, for then sends
-/// wait for each other, and beyond this, ns: the wake-up of a sleeping worker, which is lateness
-/// without being saturation, takes 50–60 µs on a virtual machine.
+/// wait for each other, and beyond this, ns: a wake-up takes 50–60 µs on a virtual machine.
 const LATENESS_FLOOR_NS: u64 = 100_000;
 /// Sending less than this share of what was due is falling behind; the rest is the end of the run.
 pub(super) const SENT_SHARE: f64 = 0.99;
-/// When connections are in use for a larger share of the time than this, sends wait for a free one,
-/// and being late is the path's or the server's doing rather than the worker's.
+/// When connections are in use for a larger share of the time than this, sends wait for a free one.
 pub(super) const CONNECTIONS_BUSY: f64 = 0.5;
 /// Operations that were late waited for the generator if a connection was free for more than this
 /// share of their waiting, and else for a connection.
@@ -61,7 +59,7 @@ pub(super) fn saturation(step: &StepResult) -> Option<String> {
 
 /// The directions of a bulk step that carried anything; empty of any other step.
 pub(super) fn flows(step: &StepResult) -> impl Iterator<Item = (&'static str, &Flow)> {
-    let own = step.params.bulk.is_some() && step.params.under_load.is_none();
+    let own = step.params.bulk.is_some() && step.params.load().is_none();
     let bandwidth = step.bandwidth.as_ref().filter(|_| own);
     let flows = bandwidth.map(|b| [("up", b.up.as_ref()), ("down", b.down.as_ref())]);
     flows.into_iter().flatten().filter_map(|(way, flow)| Some((way, flow?)))
@@ -100,23 +98,17 @@ pub(super) fn waited_for_connections(step: &StepResult) -> Option<String> {
 
 /// What was late waited for the generator rather than for a connection: most of the lateness,
 /// summed over all that was due, was spent while a connection was free.
-#[expect(clippy::cast_precision_loss, reason = "2^53 ns is 104 days")]
 fn waited_for_generator(step: &StepResult) -> bool {
-    let away_ns = step.rate.generator_away_ns.unwrap_or(0) as f64;
+    let away_ns = real(step.rate.generator_away_ns.unwrap_or(0));
     let lateness = step.latency.lateness.as_ref();
-    let late_ns = lateness.and_then(|lateness| Some(lateness.mean_ns? * lateness.count as f64));
+    let late_ns = lateness.and_then(|lateness| Some(lateness.mean_ns? * real(lateness.count)));
     late_ns.is_some_and(|late_ns| away_ns > AWAY_SHARE * late_ns)
 }
 
 /// Sends were later than the gap between them: the p99 of lateness, and the gap.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a gap between sends in nanoseconds, positive; the cast saturates"
-)]
 fn late(step: &StepResult, target_per_s: f64) -> Option<(Nanos, Nanos)> {
     let lateness = step.latency.lateness.as_ref()?.p99_ns?;
-    let gap = (workers(&step.instrument.client) / target_per_s * 1e9) as u64;
+    let gap = whole(workers(&step.instrument.client) / target_per_s * 1e9);
     (lateness > gap.max(LATENESS_FLOOR_NS)).then_some((Nanos(lateness), Nanos(gap)))
 }
 
@@ -129,39 +121,34 @@ fn behind(step: &StepResult) -> Option<(u64, f64)> {
     (due > 0 && sent < SENT_SHARE).then_some((due, sent))
 }
 
-/// The share of the connections that had an operation outstanding or were being reopened, in the
-/// mean: by Little's law, the rate of sends times the mean service time, over the connections; and
-/// the time that connecting took.
-#[expect(clippy::cast_precision_loss, reason = "counts stay below 2^52")]
+/// The share of the connections that had an operation outstanding (by Little's law, the rate of
+/// sends times the mean service time, over the connections) or were being reopened, in the mean.
 pub(super) fn connections_busy(step: &StepResult) -> f64 {
     let seconds = Nanos(step.duration_ns).as_secs_f64();
     let service_s = step.latency.service.mean_ns.unwrap_or(0.0) / 1e9;
     let each = step.params.http.as_ref().map_or(1, |http| http.pipeline);
     let connections = f64::from(step.params.connections.max(1)) * f64::from(each.max(1));
     if seconds > 0.0 {
-        step.operations.sent as f64 / seconds * service_s / connections
+        real(step.operations.sent) / seconds * service_s / connections
             + share_of_connections(step, step.connections.connecting_ns)
     } else {
         0.0
     }
 }
 
-/// A time that is summed over connections as the share of the measured phase that it is of each, in
-/// the mean.
-#[expect(clippy::cast_precision_loss, reason = "2^53 ns is 104 days")]
+/// A time that is summed over connections as a share of the measured phase of each, in the mean.
 pub(super) fn share_of_connections(step: &StepResult, sum_ns: Option<u64>) -> f64 {
-    let all_ns = step.duration_ns as f64 * f64::from(step.params.connections.max(1));
+    let all_ns = real(step.duration_ns) * f64::from(step.params.connections.max(1));
     match sum_ns {
-        Some(ns) if all_ns > 0.0 => (ns as f64 / all_ns).min(1.0),
+        Some(ns) if all_ns > 0.0 => (real(ns) / all_ns).min(1.0),
         _ => 0.0,
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "counts stay below 2^52")]
 pub(super) fn share(part: u64, whole: u64) -> f64 {
-    part as f64 / whole.max(1) as f64
+    real(part) / real(whole.max(1))
 }
 
 pub(super) fn workers(end: &Instrument) -> f64 {
-    u32::try_from(end.cpus.len().max(1)).map_or(f64::MAX, f64::from)
+    real(end.cpus.len().max(1) as u64)
 }

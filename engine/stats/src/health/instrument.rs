@@ -1,6 +1,7 @@
 //! What disturbed an end from outside.
 
 use super::generator::workers;
+use crate::number::real;
 use crate::result::{Instrument, Warning};
 use tare_units::Nanos;
 
@@ -8,33 +9,26 @@ use tare_units::Nanos;
 /// a millisecond and more, and this much of the time lies upon p99.9.
 const STEAL_SHARE: f64 = 0.001;
 /// Forced context switches, per worker and second, beyond which a run is disturbed. The
-/// housekeeping of a quiet kernel (per-CPU threads, RCU, timers) forces a few, and where both ends
-/// spin on the only two CPUs of a machine 20 to 70, since it has nowhere else to go: one round trip
-/// in several thousand. A competitor for the CPU causes hundreds.
+/// housekeeping of a quiet kernel forces a few, and where both ends spin on the only two CPUs of a
+/// machine 20 to 70: one round trip in several thousand. A competitor for the CPU causes hundreds.
 const SWITCHES_PER_S: f64 = 100.0;
 /// Fewer forced switches than this are never a disturbance, however short the run.
 const SWITCHES_MIN: u64 = 10;
 /// A worker that could have run and waited for a CPU for a larger share of the measured phase was
-/// disturbed: it was slower than alone by about so much. With both ends on the two CPUs of an
-/// otherwise idle virtual machine, workers waited for 0.02 to 6.7 % of the time, whatever they
-/// measured; beside a process that never sleeps on each CPU, for 31 to 67 %. Where operations are
-/// few, the client's waits are held against the time that these took together, for they stand in
-/// it.
+/// disturbed: it was slower than alone by about so much. On an otherwise idle machine of two CPUs
+/// workers waited for 0.02 to 6.7 % of the time; beside a process that never sleeps on each, for 31
+/// to 67 %. Where operations are few, the client's waits are held against the time that these took.
 const RUN_QUEUE_SHARE: f64 = 0.1;
-/// A client that waited for a smaller share of the measured phase than this was not disturbed,
-/// however few its operations: on an idle machine, at 1,000 requests a second, it is 0.02 to 0.07
-/// %; beside the same spinners 4 % and more.
+/// A client that waited for a smaller share of the phase than this was not disturbed, however few
+/// its operations: at 1,000 a second it is 0.02 to 0.07 %; beside the same spinners 4 % and more.
 const RUN_QUEUE_LEAST: f64 = 0.01;
-/// A spinning worker's longest turn is a stall if it is longer than this, ns: a millisecond is a
-/// scheduler's slice or a hypervisor's, and a thousand times what a turn does.
+/// A spinning worker's longest turn is a stall if it is longer than a scheduler's slice, ns …
 const STALL_NS: u64 = 1_000_000;
-/// … and longer than that many times its p99, so that a worker whose turns are long by themselves
-/// is not accused.
+/// … and than so many times its p99: a worker whose turns are long by themselves is not accused.
 const STALL_FACTOR: u64 = 100;
 
 /// What disturbed an end during a measured phase of `duration`, in which operations took
 /// `operating` of it.
-#[expect(clippy::cast_precision_loss, reason = "a count of switches")]
 pub(super) fn disturbances(end: &Instrument, duration: Nanos, operating: Nanos) -> Vec<Warning> {
     let worker_seconds = duration.as_secs_f64() * workers(end);
     let steal = Nanos(end.steal_ns.unwrap_or(0));
@@ -54,7 +48,7 @@ pub(super) fn disturbances(end: &Instrument, duration: Nanos, operating: Nanos) 
         Warning::new("throttled", message, advice)
     });
     let switches = end.involuntary_switches;
-    let per_s = switches as f64 / worker_seconds;
+    let per_s = real(switches) / worker_seconds;
     let preempted = (switches >= SWITCHES_MIN && per_s > SWITCHES_PER_S).then(|| {
         let message = format!(
             "its workers had {switches} involuntary context switches ({per_s:.0} per worker and second)"

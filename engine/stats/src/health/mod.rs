@@ -12,6 +12,7 @@ mod http;
 mod instrument;
 mod rate;
 
+use crate::number::{real, whole};
 use crate::result::{Instrument, Observed, StepResult, Warning};
 use generator::{saturation, share, waited_for_connections};
 use instrument::disturbances;
@@ -27,15 +28,9 @@ const THROTTLED_SHARE: f64 = 0.1;
 
 /// The time that the operations took together, at most the measured phase; all of it where none is
 /// timed.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::cast_precision_loss,
-    reason = "a positive sum of nanoseconds; the cast saturates"
-)]
 fn operating(step: &StepResult) -> Nanos {
     let timed = step.latency.service.mean_ns;
-    let all = timed.map(|mean| Nanos((mean * step.operations.sent as f64) as u64));
+    let all = timed.map(|mean| Nanos(whole(mean * real(step.operations.sent))));
     let all = all.filter(|all| *all > Nanos::ZERO).unwrap_or(Nanos::MAX);
     all.min(Nanos(step.duration_ns))
 }
@@ -68,7 +63,6 @@ pub fn judge(step: &mut StepResult) {
 }
 
 /// What spoils the numbers of a step, the gravest first, with advice.
-#[must_use]
 pub fn warnings(step: &StepResult) -> Vec<Warning> {
     let mut warnings = Vec::from_iter(bottleneck(step));
     for (end, found) in ["client", "server"].into_iter().zip(disturbed(step)) {
@@ -97,8 +91,8 @@ fn bottleneck(step: &StepResult) -> Option<Warning> {
         let message = format!("the generator was the bottleneck: {reason}");
         return Some(Warning::new("generator-saturated", message, advice));
     }
-    let is_told = step.params.bulk.is_some() || rate::tells_why(step);
-    let reason = waited_for_connections(step).filter(|_| !is_told)?;
+    let is_reported = step.params.bulk.is_some() || rate::tells_why(step);
+    let reason = waited_for_connections(step).filter(|_| !is_reported)?;
     let advice = "the response times contain the waiting; use more connections (-c) if that is not meant, or lower --rate";
     Some(Warning::new("connections-busy", reason, advice))
 }
@@ -133,7 +127,6 @@ fn observed(one: &Observed) -> [Option<Warning>; 2] {
 }
 
 /// What the figures of any step show to be weak.
-#[expect(clippy::cast_precision_loss, reason = "nanoseconds of a latency")]
 fn figures(step: &StepResult) -> [Option<Warning>; 4] {
     let operations = &step.operations;
     let service = &step.latency.service;
@@ -154,7 +147,7 @@ fn figures(step: &StepResult) -> [Option<Warning>; 4] {
     });
     // Results of before there was an error for each quantile have the one figure.
     let error = service.errors_ns.get("p50").copied().unwrap_or(step.latency_error_ns);
-    let median = service.p50_ns.filter(|median| error as f64 > ERROR_SHARE * *median as f64);
+    let median = service.p50_ns.filter(|median| real(error) > ERROR_SHARE * real(*median));
     let coarse = median.map(|median| {
         let message = format!(
             "the instrument's own error of {} is {:.0} % of the median of {}",

@@ -15,7 +15,6 @@ const VALUE_MAX: u64 = super::LENGTH_MAX.0;
 pub(super) const BINS: usize = index(VALUE_MAX) as usize + 1;
 
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "an index is below BINS")]
 pub(super) const fn index(ns: u64) -> u16 {
     let value = if ns > VALUE_MAX { VALUE_MAX } else { ns };
     let shift = 63 - BITS - (value | (EXACT - 1)).leading_zeros();
@@ -32,6 +31,16 @@ pub(super) const fn end(index: usize) -> u64 {
     ((index - (shift << BITS) + 1) << shift) - 1
 }
 
+/// The largest length in the bin of the sample of that rank (1 is the smallest).
+pub(super) fn end_of_rank(mut counts: impl Iterator<Item = u64>, rank: u64) -> Option<u64> {
+    let mut below = 0;
+    let bin = counts.position(|count| {
+        below += count;
+        below >= rank
+    });
+    bin.map(end)
+}
+
 /// Rows of bins. A count stays at its maximum, 2^32 − 1, rather than wrap.
 #[derive(Debug, Clone)]
 pub(super) struct Rows {
@@ -39,7 +48,6 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// That many empty rows, allocated and touched.
     pub(super) fn new(rows: usize) -> Self {
         // See `touched_histogram`: without the second write the pages would not be there yet.
         let mut counts = std::hint::black_box(vec![0u32; rows * BINS].into_boxed_slice());
@@ -47,14 +55,9 @@ impl Rows {
         Self { counts: std::hint::black_box(counts) }
     }
 
-    #[inline]
-    pub(super) fn record(&mut self, row: usize, index: u16) {
-        self.record_n(row, index, 1);
-    }
-
     /// Records as many lengths of one bin.
     #[inline]
-    pub(super) fn record_n(&mut self, row: usize, index: u16, samples: u64) {
+    pub(super) fn record(&mut self, row: usize, index: u16, samples: u64) {
         let count = &mut self.counts[row * BINS + usize::from(index)];
         *count = count.saturating_add(u32::try_from(samples).unwrap_or(u32::MAX));
     }
@@ -94,7 +97,7 @@ impl Coarse {
         self.record_n(length, 1);
     }
 
-    /// Records as many samples of one length.
+    /// Records several samples of one length.
     #[inline]
     pub fn record_n(&mut self, length: Nanos, samples: u64) {
         self.counts[usize::from(index(length.0))] += samples;
@@ -116,26 +119,18 @@ impl Coarse {
     /// samples.
     pub(crate) fn exceeded_by(&self, share: f64) -> Nanos {
         let count: u64 = self.counts.iter().sum();
-        let allowed = super::whole_share(count, share);
-        let mut beyond = 0;
-        let bin = self.counts.iter().rposition(|&n| {
-            beyond += n;
-            beyond > allowed
-        });
-        Nanos(bin.map_or(0, end))
+        self.at_rank(count.saturating_sub(super::whole_share(count, share)))
     }
 
     /// The longest length of the bin of the sample of rank `ceil(percent/100 · count)`; zero
     /// without samples.
     pub fn quantile(&self, percent: u64) -> Nanos {
         let count: u64 = self.counts.iter().sum();
-        let rank = (count * percent).div_ceil(100).max(1);
-        let mut below = 0;
-        let bin = self.counts.iter().position(|&n| {
-            below += n;
-            below >= rank
-        });
-        Nanos(bin.map_or(0, end))
+        self.at_rank((count * percent).div_ceil(100).max(1))
+    }
+
+    fn at_rank(&self, rank: u64) -> Nanos {
+        Nanos(end_of_rank(self.counts.iter().copied(), rank).unwrap_or(0))
     }
 }
 
@@ -163,17 +158,13 @@ mod tests {
     fn a_coarse_row_tells_quantiles_merges_and_forgets() {
         let mut coarse = Coarse::default();
         assert_eq!(coarse.quantile(50), Nanos::ZERO);
-        for ns in 1..=100 {
-            coarse.record(Nanos(ns));
-        }
+        (1..=100).for_each(|ns| coarse.record(Nanos(ns)));
         assert_eq!(coarse.quantile(50), Nanos(50));
         assert_eq!(coarse.quantile(99), Nanos(99));
         let exceeded = [0.0, 0.01, 0.25, 0.999, 1.0].map(|share| coarse.exceeded_by(share).0);
         assert_eq!(exceeded, [100, 99, 75, 1, 0]);
         let mut other = Coarse::default();
-        for _ in 0..100 {
-            other.record(Nanos(200));
-        }
+        other.record_n(Nanos(200), 100);
         coarse.merge(&other);
         assert_eq!(coarse.quantile(50), Nanos(100));
         assert_eq!(coarse.quantile(51), Nanos(200));
@@ -183,14 +174,14 @@ mod tests {
 
     #[test]
     fn rows_keep_apart_and_merge() {
+        let bin = index(1_000);
         let mut a = Rows::new(2);
-        a.record(0, index(1_000));
-        a.record(1, index(1_000));
+        a.record(0, bin, 1);
+        a.record(1, bin, 1);
         let mut b = Rows::new(2);
-        b.record(1, index(1_000));
+        b.record(1, bin, 1);
         a.merge(&b);
-        let bin = usize::from(index(1_000));
-        assert_eq!((a.row(0)[bin], a.row(1)[bin]), (1, 2));
+        assert_eq!([0, 1].map(|row| a.row(row)[usize::from(bin)]), [1, 2]);
         assert_eq!(a.row(0).iter().sum::<u32>(), 1);
     }
 }

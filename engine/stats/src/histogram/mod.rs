@@ -10,18 +10,14 @@
 //! the path exactly where it hurts. So it is recorded at the length it is known to have reached,
 //! and remembered as censored.
 //!
-//! Every true length is then at or above the recorded one, and so is every order statistic: a
-//! quantile read off the recorded lengths never exceeds the true one. It *equals* it, to the width
-//! of a bin, if there are enough uncensored samples at or below it: with rank `r = ceil(q·n)`, if
-//! at least `r` uncensored samples lie in its bin or below, then so do `r` true lengths. Otherwise
-//! the quantile *rests on* censored samples and is a lower bound, printed with `≥`. This is exact
-//! and assumes nothing.
+//! So a quantile read off the recorded lengths never exceeds the true one. It *equals* it, to the
+//! width of a bin, if at least `r = ceil(q·n)` uncensored samples lie in its bin or below: then so
+//! do `r` true lengths. Otherwise it *rests on* censored samples and is a lower bound, printed with
+//! `≥`. This is exact and assumes nothing.
 //!
 //! The Kaplan–Meier estimator (1958) would instead spread the censored mass over the longer
-//! samples. It assumes that censoring is independent of the length, as it is for units withdrawn
-//! from a trial at random. A timeout strikes the slow requests alone, and a stalled connection
-//! leaves its request in flight because it stalled: the assumption fails in the cases that matter,
-//! so no such correction is made.
+//! samples. It assumes that censoring is independent of the length, but a timeout strikes the slow
+//! requests alone: the assumption fails in the cases that matter, so no such correction is made.
 
 use std::io::Read as _;
 
@@ -31,6 +27,7 @@ use flate2::read::ZlibDecoder;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
 
+use crate::number::{real, whole};
 use tare_units::Nanos;
 use tare_units::error::{Error, Result};
 use tare_units::limits::DOCUMENT_MAX;
@@ -46,11 +43,9 @@ pub use recording::{Extent, LiveEntry, Metric, Recording, RecordingSpec, Sample,
 /// The longest length that keeps its place in the histogram; longer ones are recorded as this long
 /// there, while the exact maximum and mean keep them. 73 minutes: every range here ends at 2^42 ns.
 pub const LENGTH_MAX: Nanos = Nanos((1 << 42) - 1);
-/// Significant figures of a [`Distribution`].
 const FIGURES: u8 = 3;
 /// Lengths of so many bits have a bin of their own each: three figures need 2,000 of them.
 const EXACT_BITS: u32 = 11;
-/// Significant figures of an entry of the series.
 const COARSE_FIGURES: u8 = 2;
 /// More samples than any run has; up to here a double counts exactly.
 const COUNT_MAX: u64 = 1 << 52;
@@ -87,14 +82,12 @@ pub struct SameBin {
 
 impl SameBin {
     /// One length alone.
-    #[must_use]
     pub fn one(length: Nanos) -> Self {
         Self { count: 1, shortest: length, longest: length, sum_ns: length.0.into() }
     }
 }
 
 /// The shortest length in the bin of `length`. All that are beyond the range have the last bin.
-#[must_use]
 pub fn bin_start(length: Nanos) -> Nanos {
     let ns = length.0.min(LENGTH_MAX.0);
     let shift = (64 - ns.leading_zeros()).saturating_sub(EXACT_BITS);
@@ -119,14 +112,12 @@ impl Default for Distribution {
 impl Distribution {
     /// An empty distribution. All its memory is allocated and touched here, so that recording takes
     /// neither an allocation nor a page fault.
-    #[must_use]
     pub fn new() -> Self {
         Self { censored: Some(Box::new(touched_histogram())), ..Self::uncensored() }
     }
 
     /// An empty distribution of something that is always known in full, in half the memory. A
     /// censored sample is taken all the same; the first one allocates the other half.
-    #[must_use]
     pub fn uncensored() -> Self {
         Self {
             lengths: touched_histogram(),
@@ -142,24 +133,14 @@ impl Distribution {
     #[inline]
     pub fn record(&mut self, length: Nanos) {
         self.min_ns = self.min_ns.min(length.0);
-        self.count_in(length);
-    }
-
-    #[inline]
-    fn count_in(&mut self, length: Nanos) {
         self.lengths.saturating_record(length.0.min(LENGTH_MAX.0));
         self.max_ns = self.max_ns.max(length.0);
         self.sum_ns += u128::from(length.0);
     }
 
     /// Records that something took at least `length`.
-    #[inline]
     pub fn record_censored(&mut self, length: Nanos) {
-        self.count_in(length);
-        self.censored
-            .get_or_insert_with(|| Box::new(touched_histogram()))
-            .saturating_record(length.0.min(LENGTH_MAX.0));
-        self.censored_min_ns = self.censored_min_ns.min(length.0);
+        self.record_censored_together(&SameBin::one(length));
     }
 
     /// Records that several things took at least as long as `lengths` says.
@@ -168,10 +149,12 @@ impl Distribution {
         self.lengths.saturating_record_n(length, lengths.count);
         self.max_ns = self.max_ns.max(lengths.longest.0);
         self.sum_ns += lengths.sum_ns;
-        self.censored
-            .get_or_insert_with(|| Box::new(touched_histogram()))
-            .saturating_record_n(length, lengths.count);
+        self.censored_lengths().saturating_record_n(length, lengths.count);
         self.censored_min_ns = self.censored_min_ns.min(lengths.shortest.0);
+    }
+
+    fn censored_lengths(&mut self) -> &mut Histogram<u64> {
+        self.censored.get_or_insert_with(|| Box::new(touched_histogram()))
     }
 
     /// Adds all samples of `other`.
@@ -179,10 +162,7 @@ impl Distribution {
         const SAME: &str = "all distributions have the same bounds";
         self.lengths.add(&other.lengths).expect(SAME);
         if let Some(theirs) = &other.censored {
-            self.censored
-                .get_or_insert_with(|| Box::new(touched_histogram()))
-                .add(theirs.as_ref())
-                .expect(SAME);
+            self.censored_lengths().add(theirs.as_ref()).expect(SAME);
         }
         self.min_ns = self.min_ns.min(other.min_ns);
         self.max_ns = self.max_ns.max(other.max_ns);
@@ -191,20 +171,16 @@ impl Distribution {
     }
 
     /// Samples, the censored ones among them.
-    #[must_use]
     pub fn count(&self) -> u64 {
         self.lengths.len()
     }
 
     /// Censored samples.
-    #[must_use]
     pub fn censored(&self) -> u64 {
         self.censored.as_ref().map_or(0, |censored| censored.len())
     }
 
-    /// The smallest length that is known in full, exact, nanoseconds. What is censored was longer
-    /// than recorded, so it tells nothing of the smallest.
-    #[must_use]
+    /// The smallest length that is known in full, exact: what is censored was longer than recorded.
     pub fn min_ns(&self) -> Option<u64> {
         (self.count() > self.censored()).then_some(self.min_ns)
     }
@@ -214,34 +190,27 @@ impl Distribution {
         self.min_ns.min(self.censored_min_ns)
     }
 
-    /// The largest recorded length, exact, nanoseconds.
-    #[must_use]
+    /// The largest recorded length, exact.
     pub fn max_ns(&self) -> Option<u64> {
         (self.count() > 0).then_some(self.max_ns)
     }
 
     /// The mean of the recorded lengths, nanoseconds; from the exact sum.
-    #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "a double holds 16 digits of a mean")]
     pub fn mean_ns(&self) -> Option<f64> {
-        (self.count() > 0).then(|| self.sum_ns as f64 / self.count() as f64)
+        (self.count() > 0).then(|| self.sum_ns as f64 / real(self.count()))
     }
 
     /// The standard deviation of the recorded lengths, nanoseconds; to the width of the bins.
-    #[must_use]
     pub fn stdev_ns(&self) -> Option<f64> {
         (self.count() > 0).then(|| self.lengths.stdev())
     }
 
-    /// By how much a quantile of about `length` can be told too long: the width of its bin, less
-    /// one.
-    #[must_use]
+    /// By how much a quantile of about `length` can be too long: the width of its bin, less one.
     pub fn resolution(&self, length: Nanos) -> Nanos {
         Nanos(self.lengths.equivalent_range(length.0.min(LENGTH_MAX.0)) - 1)
     }
 
     /// The quantile `percent` (0 to 100), where at least [`BEYOND_MIN`] samples lie beyond it.
-    #[must_use]
     pub fn quantile(&self, percent: f64) -> Option<Quantile> {
         let rank = rank(self.count(), percent)?;
         let value_ns = self.at_rank(rank);
@@ -257,30 +226,22 @@ impl Distribution {
 
     /// The length of the sample of `rank` (1 is the smallest) in order of length: the end of its
     /// bin, but no more than the exact maximum, nanoseconds. Zero where there is no sample.
-    #[must_use]
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "half a rank is kept clear on either side, and 2^52 samples are never recorded"
-    )]
     pub fn at_rank(&self, rank: u64) -> u64 {
         let count = self.count();
         if rank >= count {
             return self.max_ns().unwrap_or(0);
         }
-        let quantile = (rank.max(1) as f64 - 0.5) / count as f64;
+        let quantile = (real(rank.max(1)) - 0.5) / real(count);
         self.lengths.value_at_quantile(quantile).clamp(self.lowest_ns(), self.max_ns)
     }
 
-    /// Like [`Distribution::at_rank`], but the beginning of the bin, no less than the exact
-    /// minimum.
-    #[must_use]
+    /// The same from the beginning of the bin, no less than the exact minimum.
     pub fn at_rank_low(&self, rank: u64) -> u64 {
         let value = self.at_rank(rank).min(LENGTH_MAX.0);
         self.lengths.lowest_equivalent(value).max(self.lowest_ns())
     }
 
     /// Samples that are no longer than the end of the bin of `length` (nanoseconds).
-    #[must_use]
     pub fn count_up_to(&self, length: u64) -> u64 {
         let end = self.lengths.highest_equivalent(length.min(LENGTH_MAX.0));
         self.lengths.count_between(0, end)
@@ -288,9 +249,15 @@ impl Distribution {
 
     /// The histogram as base64 of the HdrHistogram V2 compressed encoding, which any HdrHistogram
     /// library reads. Censored samples are in it at their recorded length.
-    #[must_use]
     pub fn encode(&self) -> String {
         encode(&self.lengths)
+    }
+
+    /// Of several encodings together; what is none is left out.
+    pub(crate) fn merged<'a>(encoded: impl Iterator<Item = &'a str>) -> Self {
+        let mut merged = Self::uncensored();
+        encoded.filter_map(|hdr| Self::decode(hdr).ok()).for_each(|own| merged.merge(&own));
+        merged
     }
 
     /// Reads what [`Distribution::encode`], or another HdrHistogram library, wrote. The encoding
@@ -355,31 +322,18 @@ fn encode(histogram: &Histogram<u64>) -> String {
 /// The rank (1 is the smallest) of the quantile `percent` among `count` samples, `ceil(percent/100
 /// · count)`, where at least [`BEYOND_MIN`] samples lie beyond it: above, or for a quantile under
 /// the median below it.
-#[must_use]
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "counts stay below 2^52, percent is between 0 and 100"
-)]
 pub fn rank(count: u64, percent: f64) -> Option<u64> {
     // 99.9 % of 10,000 is the 9,990th sample, though 99.9 · 10,000 / 100 is a little more in
     // doubles.
-    let exact = percent / 100.0 * count as f64;
-    let rank = ((exact * (1.0 - 1e-12)).ceil() as u64).clamp(1, count.max(1));
+    let exact = percent / 100.0 * real(count);
+    let rank = whole((exact * (1.0 - 1e-12)).ceil()).clamp(1, count.max(1));
     let beyond = if percent < 50.0 { rank - 1 } else { count.saturating_sub(rank) };
     (beyond >= BEYOND_MIN).then_some(rank)
 }
 
 /// `share` (0 to 1) of `count`, in whole samples, rounded down.
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "counts stay below 2^52"
-)]
 pub(crate) fn whole_share(count: u64, share: f64) -> u64 {
-    (count as f64 * share * (1.0 + 1e-12)) as u64
+    whole(real(count) * share * (1.0 + 1e-12))
 }
 
 /// Takes the compression off an encoding and checks its header. It comes from a peer, and the

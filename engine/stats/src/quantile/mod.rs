@@ -1,66 +1,33 @@
 //! How far a quantile can be trusted: intervals for quantiles of samples that are not independent.
 //!
-//! # Method
+//! Of independent samples the number below the true quantile is binomial, so two order statistics
+//! bound it whatever the distribution (David & Nagaraja, *Order Statistics*, 3rd ed., §7.1).
+//! Latencies come in clusters. So the measured phase is cut into blocks, the *design effect* (Kish
+//! 1965) says how much more the blocks differ than independent samples would, and the interval is
+//! that of the effective number of samples, with its ranks scaled back: Woodruff's (1952) for
+//! clustered samples, with the exact binomial, and corrected for the blocks' degrees of freedom as
+//! by Korn & Graubard (1998). It is never narrower than that of independent samples.
 //!
-//! For independent samples the order statistics around a quantile bound it with no assumption on
-//! the distribution: the number of samples below the true quantile is binomial, so ranks `l` and
-//! `u` with `P(l ≤ B < u) ≥ 95 %` give the interval from the `l`-th to the `u`-th smallest sample
-//! (David & Nagaraja, *Order Statistics*, 3rd ed., §7.1; Hahn & Meeker, *Statistical Intervals*,
-//! §5.2). `binomial_ranks` finds them by summing the exact distribution.
-//!
-//! Latencies are not independent: queues, frequency changes and neighbours make slow requests come
-//! together, and the interval above is then too narrow. So the measured phase is cut into blocks
-//! ([`tare_units::limits::BLOCKS`]), and the share of each block's samples below the quantile tells
-//! how much more the blocks differ than independent samples would: the *design effect*, the
-//! variance of a share estimated over clusters relative to the binomial one (Kish 1965). A run with
-//! design effect 4 says as much about a quantile as a quarter of its samples would if they were
-//! independent. The interval is the exact binomial one for that effective number of samples, with
-//! its ranks scaled back. This is Woodruff's (1952) interval for quantiles of clustered samples,
-//! with the exact binomial in place of the normal approximation and the effective number corrected
-//! for the blocks' degrees of freedom, as Korn & Graubard (1998) do for proportions.
-//!
-//! Batching methods for simulation output (Nakayama 2014) use quantiles per block instead. Those
-//! need blocks with many samples beyond the quantile (a p99.9 has none of its own in a block of
-//! 500), their median is no estimate of the pooled quantile when blocks differ, and the pooled one
-//! is what is printed. Shares below a fixed value have neither fault: they are unbiased in blocks
-//! of any size.
-//!
-//! The design effect is never taken below 1, so the interval is the wider of the two. With fewer
-//! than `BLOCKS_MIN` blocks (a run that was cut short) it cannot be told, and samples count as
-//! independent.
-//!
-//! Over 4,000 simulated runs of 3,200 samples the intervals held p50 and p99 in 96 and 97 %
-//! (independent samples), 95 and 95 % (autocorrelated at 0.8; 55 and 78 % if taken for independent)
-//! and 96 and 94 % (blocks that drift by a third of the variance; 31 and 59 %). p99.5 of the
-//! drifting blocks, a quantile of few bad blocks, was held in 93 %. What the blocks cannot show,
-//! they cannot correct: correlation over more than a block, as in a slow drift over the whole run.
-//!
-//! # What the interval speaks for
-//!
-//! For this run, on its connections and in its moments: not for the next one. Paths have states
-//! that last longer than a run (which CPU the kernel chose, a clock's frequency, what a neighbour
-//! does), and no statistics within the run can tell how the state differs that it did not see. On a
-//! shared machine with 2 CPUs the interval of p50 held the median of all runs in 6 of 40 runs
-//! (`lat`, 1 s each), and in 4 of 20 of `http -c 8`. Eight visits on fresh connections within one
-//! process do not mend that: their p50 of `http -c 8` was 38.6 to 38.9 µs in one process and 54.0
-//! to 56.9 µs in three others. Neither do wider intervals of the same data: the span of eight
-//! blocks' quantiles held it in 7 of 20, and 2.5 deviations of them (what the next block would
-//! show, by Student) in 11 of 20. So results name the scope
-//! ([`crate::result::StepResult::interval_scope`]), and how runs differ is what comparisons
-//! measure, over blocks of visits. `scripts/coverage` prints these figures for any machine.
+//! `docs/method/quantile-intervals.md` has the reasons, the alternatives, the measured coverage,
+//! and what such an interval does not speak for: the next run.
 
-use crate::binomial::{each_weight, real, step};
+use crate::binomial::{each_weight, step};
+use crate::number::{real, whole};
 use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
+use statrs::statistics::Statistics as _;
+use tare_units::Nanos;
 
 /// Fewer blocks than this tell nothing of how blocks differ.
 pub(crate) const BLOCKS_MIN: usize = 8;
+/// Fewer blocks than this say nothing of how a mean rate varies.
+const RATES_MIN: usize = 4;
 
 /// What is left out of an interval on each side: 95 % remain.
 pub(crate) const TAIL: f64 = 0.025;
 
 /// The quantile of Student's distribution with `freedom` degrees of freedom (Student, "The Probable
 /// Error of a Mean", Biometrika 6, 1908) that the interval ends at.
-pub(super) fn student(freedom: f64) -> f64 {
+fn student(freedom: f64) -> f64 {
     StudentsT::new(0.0, 1.0, freedom).expect("there are two blocks or more").inverse_cdf(1.0 - TAIL)
 }
 
@@ -113,7 +80,6 @@ pub(crate) fn binomial_ranks(count: u64, share: f64) -> Ranks {
 /// The factor by which the samples of a run are worth less than independent ones would be, for one
 /// quantile: at least 1. `blocks` holds, for each block, its samples and how many of them are below
 /// the quantile.
-#[must_use]
 pub fn design_effect(blocks: &[(u64, u64)]) -> f64 {
     let count: u64 = blocks.iter().map(|(n, _)| n).sum();
     let below: u64 = blocks.iter().map(|(_, s)| s).sum();
@@ -132,23 +98,36 @@ pub fn design_effect(blocks: &[(u64, u64)]) -> f64 {
 /// The ranks between which the quantile `share` lies, with 95 % confidence, when `count` samples
 /// are worth `1 / design_effect` of as many independent ones. Ends outside the samples are as in
 /// [`Ranks`].
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "counts stay below 2^52"
-)]
 pub(crate) fn ranks(count: u64, share: f64, design_effect: f64) -> Ranks {
     if design_effect <= 1.0 {
         return binomial_ranks(count, share);
     }
-    let effective = ((real(count) / design_effect) as u64).max(1);
+    let effective = whole(real(count) / design_effect).max(1);
     let Ranks { low, high } = binomial_ranks(effective, share);
     let scale = real(count) / real(effective);
     let high = match high > effective {
         true => count + 1,
-        false => ((real(high) * scale).ceil() as u64).min(count),
+        false => whole((real(high) * scale).ceil()).min(count),
     };
-    Ranks { low: (real(low) * scale).floor() as u64, high }
+    Ranks { low: whole((real(low) * scale).floor()), high }
+}
+
+/// The 95 % interval of the mean rate, bits per second, over blocks of `width` in each of which so
+/// many bytes came: mean ± t · s/√n, with s the sample standard deviation and t the 97.5 % quantile
+/// of Student's distribution with n − 1 degrees of freedom. None below four blocks.
+///
+/// Blocks are taken as independent: they are to be longer than what makes the rate vary, which the
+/// 1/64 of a run that they are at least is for round trips and scheduling, and is not for what
+/// changes once in a run.
+pub fn mean_rate(block_bytes: &[u64], width: Nanos) -> Option<(f64, f64)> {
+    if block_bytes.len() < RATES_MIN || width == Nanos::ZERO {
+        return None;
+    }
+    let count = real(block_bytes.len() as u64);
+    let rates = || block_bytes.iter().map(|bytes| real(*bytes) * 8.0 / width.as_secs_f64());
+    let mean = rates().mean();
+    let half = student(count - 1.0) * rates().std_dev() / count.sqrt();
+    Some(((mean - half).max(0.0), mean + half))
 }
 
 #[cfg(test)]

@@ -118,7 +118,8 @@ pub struct TcpFigures {
     /// Of it, limited by the sender's own buffer (`--sndbuf`).
     pub sndbuf_limited_ns: Option<u64>,
     /// The congestion control that was used.
-    pub congestion: Option<String>,
+    #[serde(rename = "congestion")]
+    pub congestion_control: Option<String>,
     /// Effective `SO_SNDBUF` of the sender at the end, bytes.
     pub send_buffer_bytes: Option<u32>,
     /// Effective `SO_RCVBUF` of the receiver at the end, bytes.

@@ -257,7 +257,6 @@ pub enum Verdict {
 
 impl Verdict {
     /// As it is printed and serialised.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Slower => "slower",

@@ -46,11 +46,12 @@ impl Diagnosis {
 }
 
 /// How bad it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Level {
     /// As it should be.
+    #[default]
     Ok,
     /// Worth knowing: it costs something, or makes two machines differ.
     Note,
@@ -61,7 +62,7 @@ pub enum Level {
 }
 
 /// What a check came to.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Finding {
     /// Stable name, `kebab-case`.
@@ -83,61 +84,4 @@ pub struct Finding {
     pub mend: Option<String>,
     /// The command that undoes that.
     pub undo: Option<String>,
-}
-
-impl Finding {
-    /// A finding without figure and remedy.
-    pub fn new(code: &str, level: Level, what: impl Into<String>) -> Self {
-        Self {
-            code: code.to_owned(),
-            level,
-            what: what.into(),
-            value: None,
-            unit: None,
-            effect: String::new(),
-            show: String::new(),
-            mend: None,
-            undo: None,
-        }
-    }
-
-    /// The figure behind it.
-    #[must_use]
-    pub fn figure(mut self, value: f64, unit: &str) -> Self {
-        self.value = Some(value);
-        self.unit = Some(unit.to_owned());
-        self
-    }
-
-    /// What it does to a measurement.
-    #[must_use]
-    pub fn effect(mut self, effect: impl Into<String>) -> Self {
-        self.effect = effect.into();
-        self
-    }
-
-    /// What shows it.
-    #[must_use]
-    pub fn show(mut self, command: impl Into<String>) -> Self {
-        self.show = command.into();
-        self
-    }
-
-    /// What mends it: only of use where something is wrong, and kept only there.
-    #[must_use]
-    pub fn mend(mut self, command: impl Into<String>) -> Self {
-        if matches!(self.level, Level::Note | Level::Spoils) {
-            self.mend = Some(command.into());
-        }
-        self
-    }
-
-    /// What undoes the mending.
-    #[must_use]
-    pub fn undo(mut self, command: impl Into<String>) -> Self {
-        if self.mend.is_some() {
-            self.undo = Some(command.into());
-        }
-        self
-    }
 }

@@ -10,23 +10,19 @@ use serde::{Deserialize, Serialize};
 
 mod bandwidth;
 mod compare;
-mod cpu;
 mod doctor;
 mod http;
-mod observed;
+mod usage;
 
 pub use bandwidth::{
     Bandwidth, BulkParams, Datagrams, Flow, LinkUse, Pacing, TcpFigures, TcpInterval, ZeroCopyUse,
 };
-
 pub use compare::{
     AA, Arm, Block, Cell, CellBlock, Comparison, Estimate, Verdict, Visit, VisitStep,
 };
-pub use cpu::{Cpu, CpuUse};
 pub use doctor::{Diagnosis, Finding, Level};
 pub use http::{HttpParams, StatusCount, Transfer};
-pub use observed::Observed;
-pub use observed::cpus;
+pub use usage::{Cpu, CpuUse, Observed, cpus};
 
 /// The schema's name and version.
 pub const SCHEMA: &str = "tare/1";
@@ -45,7 +41,7 @@ mod patterns {
 use patterns::*;
 
 /// A whole run: what was asked, where, and what came out.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(
     feature = "schema",
@@ -91,7 +87,7 @@ pub struct Report {
 }
 
 /// Which tare.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Tool {
     /// Always `tare`.
@@ -343,9 +339,14 @@ pub struct Params {
 
 impl Params {
     /// Whether there is a connection per operation.
-    #[must_use]
     pub fn connects_each(&self) -> bool {
         self.connect_each == Some(true)
+    }
+
+    /// The options of the load that the path carried besides, if it did.
+    #[must_use]
+    pub fn load(&self) -> Option<&str> {
+        self.under_load.as_deref()
     }
 }
 
@@ -353,7 +354,6 @@ impl StepResult {
     /// Whether something was answered as expected. A server that answered in the warm-up, and is
     /// only too slow for what was due since to have had its turn, counts: it is known that this
     /// takes at least so long. One that failed since does not.
-    #[must_use]
     pub fn has_answers(&self) -> bool {
         let operations = &self.operations;
         let has_failed = operations.failed + operations.timed_out > 0 || !self.errors.is_empty();
@@ -399,7 +399,6 @@ impl Operations {
     }
 
     /// Whether both sums of the type's doc hold.
-    #[must_use]
     pub const fn adds_up(&self) -> bool {
         self.due == self.sent + self.dropped + self.unsent_at_end
             && self.sent == self.completed + self.failed + self.timed_out + self.in_flight_at_end
@@ -531,7 +530,6 @@ pub struct Summary {
 
 impl Summary {
     /// The quantile `percent` (50, 99.9), where it is among the printed ones.
-    #[must_use]
     pub fn quantile_ns(&self, percent: f64) -> Option<u64> {
         match quantile_name(percent).as_str() {
             "p50" => self.p50_ns,
@@ -547,7 +545,6 @@ impl Summary {
 }
 
 /// The field name of a quantile: 50 is `p50`, 99.9 is `p99_9`.
-#[must_use]
 pub fn quantile_name(percent: f64) -> String {
     format!("p{percent}").replace('.', "_")
 }

@@ -5,7 +5,6 @@
 //! fetched, connections closed).
 
 mod slot;
-mod trickle;
 
 use crate::worker::link::slot_of;
 use crate::worker::outcome::Outcome;
@@ -16,7 +15,7 @@ use crate::worker::{ClientRole, ProgressSink, Result, Role, RunPhases, TurnCount
 use slot::Slot;
 use tare_driver::{Completion, Driver, Wait};
 use tare_proto::hello::{Figures, WaitMode};
-use tare_proto::stream::{SocketOptions, StreamFigures};
+use tare_proto::stream::{SocketOptions, StreamAsk, StreamFigures};
 use tare_units::bounds::{ENDING_INTERRUPTED, ENDING_MAX, ENDING_WOUND_UP};
 use tare_units::control::Interrupt;
 use tare_units::{Instant, Nanos};
@@ -28,8 +27,8 @@ const SCAN: Nanos = Nanos::from_millis(10);
 /// What one bulk client worker is to do.
 #[derive(Debug, Clone)]
 pub struct BulkSpec {
-    /// With whom each stream's connection talks, and what it says, but for the share of the stream
-    /// (its number, its bytes). No progress for longer than the timeout is a failure.
+    /// With whom each stream's connection talks, and what it says: of how much is asked for in all
+    /// streams, each takes its share. No progress for longer than the timeout is a failure.
     pub session: SessionSpec,
     /// Options of this end's sockets.
     pub options: SocketOptions,
@@ -37,46 +36,27 @@ pub struct BulkSpec {
     pub streams: u32,
     /// The number of the first of them among those of all workers.
     pub first: u32,
-    /// Payload of all streams of the run in each direction, bytes; zero where time ends it. Where
-    /// there are fewer than streams, those without a share are not opened.
-    pub bytes: u64,
-    /// Length of the warm-up.
-    pub warmup: Nanos,
-    /// Length of the measured phase, where it ends by time.
-    pub duration: Option<Nanos>,
-    /// How to wait once the run has started.
-    pub wait: WaitMode,
     /// Hybrid waiting stops sleeping that long before a send is due: from the median of the
     /// wake-ups here.
     pub wakeup: Nanos,
 }
 
 impl BulkSpec {
+    /// What is asked for in all streams.
+    fn ask(&self) -> StreamAsk {
+        self.session.hello.stream.clone().unwrap_or_default()
+    }
+
     /// The share of that stream of the run's, bytes; zero where time ends it. Whole sends are dealt
     /// out, and what is left goes to one stream: no more than one send is shorter than the others.
     pub(crate) fn share_of(&self, stream: u32) -> u64 {
-        let hello = &self.session.hello;
-        let streams = hello.stream.as_ref().map_or(1, |a| a.streams);
+        let StreamAsk { bytes, streams, .. } = self.ask();
         let (streams, stream) = (u64::from(streams.max(1)), u64::from(stream));
-        let size = hello.size_bytes.max(1);
-        let (sends, rest) = (self.bytes / size, self.bytes % size);
+        let size = self.session.hello.size_bytes.max(1);
+        let (sends, rest) = (bytes / size, bytes % size);
         let own = sends / streams + u64::from(stream < sends % streams);
         let takes_rest = stream == sends % streams;
         own * size + if takes_rest { rest } else { 0 }
-    }
-
-    /// How many of this worker's streams have something to do: with fewer bytes than streams, the
-    /// first ones.
-    fn streams_with_a_share(&self) -> u32 {
-        let has_share = |index: &u32| self.bytes == 0 || self.share_of(self.first + index) > 0;
-        let streams = (0..self.streams).filter(has_share).count();
-        u32::try_from(streams).unwrap_or(self.streams)
-    }
-
-    /// Sends leave on a schedule.
-    fn is_paced(&self) -> bool {
-        let ask = self.session.hello.stream.as_ref();
-        ask.is_some_and(|ask| ask.rate_bits_per_s > 0) && self.session.hello.direction.is_up()
     }
 }
 
@@ -106,7 +86,9 @@ impl BulkTally {
 /// The client role; see the [module](self).
 #[derive(Debug)]
 pub struct BulkClient<G> {
-    spec: BulkSpec,
+    options: SocketOptions,
+    /// Sends leave on a schedule.
+    is_paced: bool,
     phases: RunPhases<G>,
     slots: Vec<Slot>,
     scanned_at: Instant,
@@ -119,11 +101,14 @@ pub struct BulkClient<G> {
 impl<G: ProgressSink> BulkClient<G> {
     /// A client that has not opened anything yet.
     #[must_use]
-    pub fn new(mut spec: BulkSpec, progress: G, interrupt: Interrupt) -> Self {
-        spec.streams = spec.streams_with_a_share();
+    pub fn new(spec: BulkSpec, progress: G, interrupt: Interrupt) -> Self {
+        let ask = spec.ask();
+        // With fewer bytes than streams, only the first ones have something to do.
+        let has_share = |index: &u32| ask.bytes == 0 || spec.share_of(spec.first + index) > 0;
+        let slots = (0..spec.streams).filter(has_share).map(|index| Slot::new(index, &spec));
         let plan = PhasePlan {
-            warmup: spec.warmup,
-            duration: spec.duration,
+            warmup: Nanos(ask.warmup_ns),
+            duration: (ask.duration_ns > 0).then_some(Nanos(ask.duration_ns)),
             ending: ENDING_MAX,
             ending_interrupted: ENDING_WOUND_UP,
             ending_urgent: ENDING_INTERRUPTED,
@@ -131,13 +116,18 @@ impl<G: ProgressSink> BulkClient<G> {
         };
         Self {
             phases: RunPhases::new(plan, progress, interrupt),
-            slots: (0..spec.streams).map(|index| Slot::new(index, &spec)).collect(),
+            slots: slots.collect(),
+            is_paced: ask.rate_bits_per_s > 0 && spec.session.hello.direction.is_up(),
             scanned_at: Instant::default(),
             active_at: Instant::default(),
             moved: 0,
             errors: Errors::default(),
-            spec,
+            options: spec.options,
         }
+    }
+
+    fn indices(&self) -> std::ops::Range<u32> {
+        0..u32::try_from(self.slots.len()).expect("made of so many")
     }
 
     pub(crate) fn into_results(self) -> (BulkTally, Outcome, G) {
@@ -180,7 +170,6 @@ impl<G: ProgressSink> BulkClient<G> {
             }
             SessionEvent::Closed => self.phases.settle(&mut slot.expected),
             SessionEvent::Failed(failure) => self.handle_failure(io, index, failure, now)?,
-            // The rest is the slot's.
             _ => {}
         }
         Ok(())
@@ -221,34 +210,9 @@ impl<G: ProgressSink> BulkClient<G> {
         self.slots.iter_mut().try_for_each(|slot| slot.stop(io, now))
     }
 
-    fn advance<D: Driver>(
-        &mut self,
-        io: &mut D,
-        now: Instant,
-        counters: &mut TurnCounters,
-    ) -> Result {
-        if let RunPhase::Starting { t0 } = self.phases.phase
-            && now >= t0
-        {
-            self.phases.begin(now);
-            self.slots.iter_mut().try_for_each(|slot| slot.begin(io, now))?;
-        }
-        if self.phases.advance(now, counters) {
-            self.moved = 0;
-        }
-        if self.phases.phase == RunPhase::Measuring && now >= self.phases.end {
-            self.phases.drain(now, self.phases.end, Instant::FAR_FUTURE);
-        }
-        if self.phases.interrupt.is_raised() {
-            self.phases.outcome.cut_short = true;
-            return self.end_all(io, now);
-        }
-        Ok(())
-    }
-
     fn scan<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
         self.scanned_at = now;
-        for index in 0..self.spec.streams {
+        for index in self.indices() {
             let event = self.slots[index as usize].handle_timers(io, now)?;
             self.handle_event(io, index, event, now)?;
         }
@@ -259,12 +223,11 @@ impl<G: ProgressSink> BulkClient<G> {
         if self.has_begun() && self.slots.iter().all(Slot::is_ending) {
             self.end_all(io, now)?;
         }
-        self.phases.hurry(now);
         let Some(deadline) = self.phases.finish_by() else {
             return Ok(());
         };
         if now >= deadline {
-            for index in 0..self.spec.streams {
+            for index in self.indices() {
                 if self.slots[index as usize].is_unfinished() {
                     let failure = self.slots[index as usize].session.silence(io, Stage::Close);
                     self.handle_failure(io, index, failure, now)?;
@@ -282,7 +245,7 @@ impl<G: ProgressSink> BulkClient<G> {
     }
 
     fn due(&self) -> Instant {
-        if !self.spec.is_paced() {
+        if !self.is_paced {
             return Instant::FAR_FUTURE;
         }
         let due = self.slots.iter().filter_map(Slot::due).min();
@@ -298,11 +261,11 @@ impl<G: ProgressSink> ClientRole for BulkClient<G> {
     }
 
     fn connect<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
-        self.phases.connect(self.spec.streams);
-        for index in 0..self.spec.streams {
+        self.phases.connect(self.indices().end);
+        for index in self.indices() {
             let slot = &mut self.slots[index as usize];
             slot.expected = true;
-            match slot.prepare(io, &self.spec.options) {
+            match slot.prepare(io, &self.options) {
                 Ok(()) => {
                     self.phases.outcome.sockets += 1;
                     slot.session.connect(io, now, Opening::Session)?;
@@ -345,15 +308,27 @@ impl<D: Driver, G: ProgressSink> Role<D> for BulkClient<G> {
 
     fn handle_time(&mut self, io: &mut D, now: Instant, counters: &mut TurnCounters) -> Result {
         if self.is_running() {
-            self.advance(io, now, counters)?;
+            if let RunPhase::Starting { t0 } = self.phases.phase
+                && now >= t0
+            {
+                self.phases.begin(now);
+                self.slots.iter_mut().try_for_each(|slot| slot.begin(io, now))?;
+            }
+            if self.phases.advance(now, counters) {
+                self.moved = 0;
+            }
+            if self.phases.phase == RunPhase::Measuring && now >= self.phases.end {
+                self.phases.drain(now, self.phases.end, Instant::FAR_FUTURE);
+            }
+            if self.phases.interrupt.is_raised() {
+                self.phases.outcome.cut_short = true;
+                self.end_all(io, now)?;
+            }
             self.phases.progress.counts(self.moved, self.errors.total());
         } else if self.phases.is_called_off() {
             self.end_all(io, now)?;
         }
-        if self.phases.finish_by().is_some() {
-            // What ending costs is no part of what measuring cost.
-            counters.freeze();
-        }
+        self.phases.hurry(now, counters);
         if now.since(self.scanned_at) >= SCAN {
             self.scan(io, now)?;
         }
@@ -372,7 +347,7 @@ impl<D: Driver, G: ProgressSink> Role<D> for BulkClient<G> {
     }
 
     fn has_ready(&self) -> bool {
-        self.spec.is_paced() && self.has_begun()
+        self.is_paced && self.has_begun()
     }
 
     fn take_timed(&mut self) -> u64 {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::trickle::Trickle;
 use super::{BulkSpec, StreamAccount};
 use crate::worker::Result;
 use crate::worker::link::Purpose;
@@ -17,21 +16,24 @@ use tare_proto::hello::{Accept, Hello, Transport};
 use tare_proto::stream::{
     SIGNAL_EVERY, SocketOptions, StreamAsk, StreamFigures, StreamHeader, StreamKind,
 };
-use tare_units::bounds::{DRAIN_RATE_MIN, ENDING_MAX, FETCH_MAX};
+use tare_units::bounds::{
+    BYTES_IN_TIMEOUT_MIN, DRAIN_RATE_MIN, ENDING_MAX, FETCH_MAX, SLOW_TIMEOUTS,
+};
 use tare_units::error::Error;
 use tare_units::{Instant, Nanos};
+
+/// What something that happened means to the client.
+type Handled = Result<SessionEvent>;
 
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) session: ClientSession,
     sender: Option<Sender>,
     receiver: Option<Receiver>,
-    /// The start waits for it.
     pub(super) expected: bool,
     began_at: Option<Instant>,
     /// Neither sends nor counts any more.
     stopped: bool,
-    /// The session was asked to end.
     ending: bool,
     /// When payload was last sent, and last received.
     sent_at: Instant,
@@ -45,10 +47,8 @@ pub(super) struct Slot {
     queue: u64,
     /// The end is awaited no longer than until then, whatever trickles in.
     ends_by: Instant,
-    /// Payload sent and received, bytes.
     sent: u64,
     received: u64,
-    /// Watches a stream that ends by bytes.
     trickle: Option<Trickle>,
     pub(super) account: StreamAccount,
 }
@@ -100,7 +100,6 @@ impl Slot {
         self.session.spec().timeout
     }
 
-    /// It is over, or about to be.
     pub(super) const fn is_ending(&self) -> bool {
         self.ending || self.session.is_dead()
     }
@@ -110,7 +109,6 @@ impl Slot {
         !self.session.is_dead() && !self.session.is_quiet()
     }
 
-    /// Payload moved so far, both ways, bytes.
     pub(super) const fn moved(&self) -> u64 {
         self.sent + self.received
     }
@@ -121,7 +119,6 @@ impl Slot {
         known.then_some(self.account)
     }
 
-    /// Opens the socket, to be connected.
     pub(super) fn prepare<D: Driver>(
         &mut self,
         io: &mut D,
@@ -185,7 +182,6 @@ impl Slot {
         }
     }
 
-    /// When [`Slot::poll_submit`] is to be called.
     pub(super) fn due(&self) -> Option<Instant> {
         self.sender.as_ref()?.due(self.session.link()?)
     }
@@ -203,7 +199,7 @@ impl Slot {
         purpose: Purpose,
         completion: &Completion,
         now: Instant,
-    ) -> Result<SessionEvent> {
+    ) -> Handled {
         if purpose == Purpose::Send
             && let Outcome::Failed(error) = completion.outcome
             && self.session.transport() == Transport::Udp
@@ -247,12 +243,7 @@ impl Slot {
         self.check(io, now)
     }
 
-    fn handle_received<D: Driver>(
-        &mut self,
-        io: &mut D,
-        len: u32,
-        now: Instant,
-    ) -> Result<SessionEvent> {
+    fn handle_received<D: Driver>(&mut self, io: &mut D, len: u32, now: Instant) -> Handled {
         let Some(link) = self.session.link() else {
             return Ok(SessionEvent::Nothing);
         };
@@ -279,12 +270,7 @@ impl Slot {
     }
 
     /// Payload came, or the server's word on the session.
-    fn handle_datagrams<D: Driver>(
-        &mut self,
-        io: &mut D,
-        len: u32,
-        now: Instant,
-    ) -> Result<SessionEvent> {
+    fn handle_datagrams<D: Driver>(&mut self, io: &mut D, len: u32, now: Instant) -> Handled {
         let session = self.session.session();
         let Some(link) = self.session.link() else {
             return Ok(SessionEvent::Nothing);
@@ -335,7 +321,7 @@ impl Slot {
     }
 
     /// Ends the session once the stream is through, or the server has ended it.
-    fn check<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<SessionEvent> {
+    fn check<D: Driver>(&mut self, io: &mut D, now: Instant) -> Handled {
         let Some(link) = self.session.link().filter(|_| !self.ending) else {
             return Ok(SessionEvent::Nothing);
         };
@@ -386,7 +372,6 @@ impl Slot {
             || now.since(self.sent_at) >= STRAGGLERS
     }
 
-    /// Stops the stream wherever it is.
     pub(super) fn stop<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
         if self.ending || self.session.is_dead() {
             return Ok(());
@@ -428,12 +413,7 @@ impl Slot {
         self.session.give_up(io)
     }
 
-    /// Deadlines, signals, and ends that come by time.
-    pub(super) fn handle_timers<D: Driver>(
-        &mut self,
-        io: &mut D,
-        now: Instant,
-    ) -> Result<SessionEvent> {
+    pub(super) fn handle_timers<D: Driver>(&mut self, io: &mut D, now: Instant) -> Handled {
         let event = self.session.handle_timers(io, now)?;
         if !matches!(event, SessionEvent::Nothing) {
             return Ok(event);
@@ -456,7 +436,6 @@ impl Slot {
         if self.ending || !matches!(event, SessionEvent::Nothing) {
             return Ok(event);
         }
-        // How long nothing may move.
         let pauses = self.ask().map(|ask| ask.patience(self.hello().size_bytes));
         let patience = self.timeout().max(pauses.unwrap_or_default());
         if self.session.is_open() && now.since(self.progressed_at(now)) > patience {
@@ -476,13 +455,10 @@ impl Slot {
         let gap = self.ask().and_then(|ask| ask.gap(size));
         let asked = gap.map(|gap| size.saturating_mul(1_000_000_000) / gap.0.max(1));
         let moved = self.moved();
-        let slow = self.trickle.as_mut()?.look(now, moved, patience, asked)?;
-        let error = Error::peer(format!(
-            "a stream moved {} bytes in {}, too few to wait for the rest",
-            slow.moved, slow.took
-        ));
+        let (moved, took) = self.trickle.as_mut()?.look(now, moved, patience, asked)?;
+        let error = format!("a stream moved {moved} bytes in {took}, too few to wait for the rest");
         let remedy = "check the path and the server; -d ends a run by time, and a longer --timeout waits for less";
-        Some(Failure::new(self.stage(), "slow", Some(error.remedy(remedy))))
+        Some(Failure::new(self.stage(), "slow", Some(Error::peer(error).remedy(remedy))))
     }
 
     /// When something last showed that the server is there.
@@ -531,5 +507,76 @@ impl Slot {
         time_for(2 * queue, self.sent.saturating_sub(queue))
             .max(time_for(down * theirs, self.received))
             .min(Nanos(ENDING_MAX.0.saturating_sub(self.timeout().0)))
+    }
+}
+
+/// Watches a stream that ends by bytes and hardly moves, which no silence ends and no clock: looks at
+/// what was moved in one stretch of time after the other.
+#[derive(Debug)]
+struct Trickle {
+    began_at: Instant,
+    /// Moved by then, bytes.
+    moved: u64,
+}
+
+impl Trickle {
+    const fn new(now: Instant) -> Self {
+        Self { began_at: now, moved: 0 }
+    }
+
+    /// `moved` bytes in all by `now`. `patience` is how long nothing at all may move; a paced
+    /// stream is to send `bytes_per_s`. Returns what a stretch brought that was too slow, and how
+    /// long it was.
+    fn look(
+        &mut self,
+        now: Instant,
+        moved: u64,
+        patience: Nanos,
+        bytes_per_s: Option<u64>,
+    ) -> Option<(u64, Nanos)> {
+        let took = now.since(self.began_at);
+        if took.0 < patience.0.saturating_mul(SLOW_TIMEOUTS) {
+            return None;
+        }
+        // Half of what was asked for is slow, and no trickle.
+        let asked = bytes_per_s
+            .map_or(u128::MAX, |rate| u128::from(rate) * u128::from(took.0) / 2_000_000_000);
+        let least = u128::from(BYTES_IN_TIMEOUT_MIN * SLOW_TIMEOUTS).min(asked);
+        let moved_now = moved.saturating_sub(self.moved);
+        (self.began_at, self.moved) = (now, moved);
+        (u128::from(moved_now) < least).then_some((moved_now, took))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Nanos = Nanos::from_secs(2);
+
+    const fn s(n: u64) -> Instant {
+        Instant(n * 1_000_000_000)
+    }
+
+    /// When a stream that moves so many bytes a second is given up, seconds.
+    fn given_up(bytes_per_s: u64, asked: Option<u64>) -> Option<u64> {
+        let mut trickle = Trickle::new(s(0));
+        // What fills the buffers at first counts for the first stretch alone.
+        let moved = |at| 1_000_000 + at * bytes_per_s;
+        (0..3_600).find(|&at| trickle.look(s(at), moved(at), TIMEOUT, asked).is_some())
+    }
+
+    #[test]
+    fn a_trickle_ends_and_a_stream_as_slow_as_its_path_or_as_asked_does_not() {
+        for (bytes_per_s, asked, ends) in [
+            (1, None, Some(20)),
+            (500, None, Some(20)),
+            (520, None, None),
+            (30, Some(30), None),
+            (16, Some(30), None),
+            (14, Some(30), Some(20)),
+        ] {
+            assert_eq!(given_up(bytes_per_s, asked), ends, "{bytes_per_s} of {asked:?}");
+        }
     }
 }

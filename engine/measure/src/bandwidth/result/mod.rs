@@ -6,15 +6,15 @@ use crate::run::instrument;
 use crate::run::report::common_result;
 use crate::run::setting::Setting;
 use crate::run::step::StepOutcome;
-use tare_proto::hello::{Figures, Transport};
-use tare_proto::stream::{Blocks, Received, Sent};
+use tare_proto::hello::Transport;
+use tare_proto::stream::{Blocks, Received, Sent, StreamFigures};
 use tare_stats::compare::blocks;
 use tare_stats::histogram::Distribution;
 use tare_stats::result::{
     Bandwidth, Cpu, CpuUse, Datagrams, Flow, Interval, Operations, Pacing, Params, StepResult,
     TcpFigures, TcpInterval, ZeroCopyUse,
 };
-use tare_stats::{mean, summary};
+use tare_stats::{quantile, summary};
 use tare_units::Nanos;
 use tare_units::limits::INTERVALS_MAX;
 
@@ -25,18 +25,18 @@ struct Leg<'a> {
     received: Option<&'a Received>,
 }
 
-fn ends(figures: &Option<Figures>) -> (Option<&Sent>, Option<&Received>) {
-    let stream = figures.as_ref().and_then(|f| f.stream.as_ref());
-    let sent = stream.and_then(|s| s.sent.as_ref());
-    (sent, stream.and_then(|s| s.received.as_ref()))
+fn theirs(stream: &StreamAccount) -> Option<&StreamFigures> {
+    stream.theirs.as_ref()?.stream.as_ref()
 }
 
 fn up(stream: &StreamAccount) -> Leg<'_> {
-    Leg { sent: stream.own.sent.as_ref(), received: ends(&stream.theirs).1 }
+    let received = theirs(stream).and_then(|theirs| theirs.received.as_ref());
+    Leg { sent: stream.own.sent.as_ref(), received }
 }
 
 fn down(stream: &StreamAccount) -> Leg<'_> {
-    Leg { sent: ends(&stream.theirs).0, received: stream.own.received.as_ref() }
+    let sent = theirs(stream).and_then(|theirs| theirs.sent.as_ref());
+    Leg { sent, received: stream.own.received.as_ref() }
 }
 
 pub(super) fn of_step(
@@ -197,7 +197,7 @@ fn interval(legs: &[Leg<'_>], duration: Nanos) -> Option<(f64, f64)> {
     for received in legs.iter().filter_map(|leg| leg.received) {
         all.merge(&received.blocks);
     }
-    mean::interval(&all.whole(duration), Nanos(all.width_ns))
+    quantile::mean_rate(&all.whole(duration), Nanos(all.width_ns))
 }
 
 fn datagrams(legs: &[Leg<'_>]) -> Datagrams {
@@ -234,12 +234,11 @@ fn datagrams(legs: &[Leg<'_>]) -> Datagrams {
 
 /// Why an unpaced sender hands datagrams over one by one; absent where it does not.
 fn per_send_reason(legs: &[Leg<'_>], datagrams: &Datagrams) -> Option<String> {
-    let told = || legs.iter().find_map(|leg| leg.sent?.per_send_reason.clone());
-    let fragments = datagrams.fragments.filter(|count| *count > 1);
-    if datagrams.per_send > 1 {
-        return None;
+    match (datagrams.per_send, datagrams.fragments) {
+        (2.., _) => None,
+        (_, Some(2..)) => Some("fragments cannot be cut by the kernel's offload".to_owned()),
+        _ => legs.iter().find_map(|leg| leg.sent?.per_send_reason.clone()),
     }
-    fragments.map(|_| "fragments cannot be cut by the kernel's offload".to_owned()).or_else(told)
 }
 
 /// The median of times that streams told, nanoseconds.
@@ -267,13 +266,11 @@ fn tcp(legs: &[Leg<'_>]) -> Option<TcpFigures> {
         cwnd_bytes: sum(told.iter().map(|t| t.cwnd_bytes)),
         rtt_ns: median_ns(told.iter().map(|t| t.rtt_ns)),
         min_rtt_ns: told.iter().filter_map(|t| t.min_rtt_ns).min(),
-        mss_bytes: first.mss_bytes,
         busy_ns: sum_of(|t| t.busy_ns),
         rwnd_limited_ns: sum_of(|t| t.rwnd_limited_ns),
         sndbuf_limited_ns: sum_of(|t| t.sndbuf_limited_ns),
-        congestion: first.congestion.clone(),
-        send_buffer_bytes: first.send_buffer_bytes,
         receive_buffer_bytes: legs.iter().find_map(|leg| leg.received?.receive_buffer_bytes),
+        ..first.clone()
     })
 }
 

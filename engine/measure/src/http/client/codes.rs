@@ -6,9 +6,7 @@ use tare_units::{Instant, Nanos};
 
 /// Codes for which room is made before the run; more take an allocation each when they first come.
 const ROOM: usize = 4;
-/// Status codes are below this.
 const CODES: usize = 1_000;
-/// No entry yet.
 const NONE: u8 = u8::MAX;
 
 #[derive(Debug, Clone)]
@@ -39,7 +37,6 @@ impl Code {
     }
 }
 
-/// Responses of the measured phase by status code.
 #[derive(Debug, Clone)]
 pub(crate) struct Codes {
     entries: Vec<Code>,
@@ -160,16 +157,21 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
+    type First = (u16, u64, u64, u64);
+
+    /// Of each code: how many, when the first came in milliseconds, and which response it was.
+    fn firsts(codes: &Codes) -> Vec<First> {
+        codes.iter().map(|c| (c.status, c.count, c.first_at.0 / MS, c.first_ordinal)).collect()
+    }
+
     #[test]
-    fn the_first_of_each_code_is_told_by_time_and_ordinal() {
+    fn the_first_of_each_code_has_its_time_and_ordinal() {
         let mut codes = Codes::new(Nanos::from_millis(10), 3);
         codes.begin(Instant(5 * MS));
         for (at, status) in [(6, 200), (7, 511), (16, 200), (40, 409), (41, 511)] {
             codes.record(status, Instant(at * MS), Nanos(at), || 0);
         }
-        let told: Vec<_> =
-            codes.iter().map(|c| (c.status, c.count, c.first_at.0 / MS, c.first_ordinal)).collect();
-        assert_eq!(told, [(200, 2, 1, 1), (511, 2, 2, 2), (409, 1, 35, 4)]);
+        assert_eq!(firsts(&codes), [(200, 2, 1, 1), (511, 2, 2, 2), (409, 1, 35, 4)]);
         let intervals: Vec<_> = codes.iter().map(|c| c.intervals.clone()).collect();
         assert_eq!(intervals, [[1, 1, 0], [1, 0, 1], [0, 0, 1]]);
         assert_eq!(codes.responses(), 5);
@@ -177,30 +179,30 @@ mod tests {
 
     #[test]
     fn the_first_of_a_code_is_the_earliest_of_all_workers() {
-        let mut a = Codes::new(Nanos::from_millis(10), 2);
-        let mut b = a.clone();
-        // As they come: 200 by b, 503 by b, 200 by a, 409 by a.
-        b.record(200, Instant(MS), Nanos(10), || 0);
-        b.record(503, Instant(2 * MS), Nanos(20), || 0);
-        a.record(200, Instant(3 * MS), Nanos(30), || 2);
-        a.record(409, Instant(4 * MS), Nanos(30), || 2);
-        a.merge(&b);
-        let told: Vec<_> =
-            a.iter().map(|c| (c.status, c.count, c.first_at.0 / MS, c.first_ordinal)).collect();
-        assert_eq!(told, [(200, 2, 1, 1), (409, 1, 4, 4), (503, 1, 2, 2)]);
-        assert_eq!(a.responses(), 4);
-    }
-
-    /// Two workers have their first response at once, and each counts the other's as before its own.
-    #[test]
-    fn the_earliest_response_is_the_first_whatever_a_worker_knew_of_the_others() {
-        let mut a = Codes::new(Nanos::from_millis(10), 2);
-        let mut b = a.clone();
-        a.record(200, Instant(MS), Nanos(10), || 1);
-        b.record(511, Instant(2 * MS), Nanos(10), || 3);
-        a.merge(&b);
-        let ordinals: Vec<_> = a.iter().map(|c| (c.status, c.first_ordinal)).collect();
-        assert_eq!(ordinals, [(200, 1), (511, 4)]);
+        // Each of `a` and `b`: status, when, and how many the other had by then.
+        type Responses = &'static [(u16, u64, u64)];
+        let cases: [(Responses, Responses, &[First]); 2] = [
+            // As they come: 200 by b, 503 by b, 200 by a, 409 by a.
+            (
+                &[(200, 3, 2), (409, 4, 2)],
+                &[(200, 1, 0), (503, 2, 0)],
+                &[(200, 2, 1, 1), (409, 1, 4, 4), (503, 1, 2, 2)],
+            ),
+            // Both have their first at once, and each counts the other's as before its own.
+            (&[(200, 1, 1)], &[(511, 2, 3)], &[(200, 1, 1, 1), (511, 1, 2, 4)]),
+        ];
+        for (of_a, of_b, merged) in cases {
+            let [mut a, b] = [of_a, of_b].map(|responses| {
+                let mut codes = Codes::new(Nanos::from_millis(10), 2);
+                for &(status, at, elsewhere) in responses {
+                    codes.record(status, Instant(at * MS), Nanos(10), || elsewhere);
+                }
+                codes
+            });
+            a.merge(&b);
+            assert_eq!(firsts(&a), merged);
+            assert_eq!(a.responses(), (of_a.len() + of_b.len()) as u64);
+        }
     }
 
     #[test]

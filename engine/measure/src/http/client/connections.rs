@@ -24,8 +24,9 @@ const BACKOFF_LAST: Nanos = Nanos::from_secs(1);
 /// A Unix listener whose queue is full is asked again after that long.
 const FULL_PAUSE: Nanos = Nanos::from_millis(1);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum State {
+    #[default]
     Vacant,
     /// There is no socket until that instant.
     Resting {
@@ -44,7 +45,7 @@ pub(super) enum State {
 
 /// A connection, of which there may be 100,000: what is outstanding on its socket, and the requests
 /// that await a response.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Connection {
     pub(super) state: State,
     pub(super) socket: SocketId,
@@ -52,15 +53,13 @@ pub(super) struct Connection {
     pub(super) sending: bool,
     /// It takes no more requests, and is replaced when those that were sent are answered.
     pub(super) retiring: bool,
-    /// The start waits for its first connect.
     pub(super) expected: bool,
-    /// A connect of it has succeeded before.
     established: bool,
     pub(super) answered: bool,
     /// Its requests were left by a connection that was lost, so they are not pipelined before the
     /// first of them is answered (RFC 9112 section 9.3.2).
     pub(super) careful: bool,
-    /// Connects in a row that failed, and requests that did.
+    /// Of connects and requests in a row.
     pub(super) failures: u8,
     /// What of the last send has yet to be taken by the kernel: where it begins in the requests'
     /// bytes, and its length.
@@ -77,30 +76,6 @@ pub(super) struct Connection {
     pub(super) begun: u32,
 }
 
-impl Default for Connection {
-    fn default() -> Self {
-        Self {
-            state: State::Vacant,
-            socket: SocketId(u32::MAX),
-            operations: 0,
-            sending: false,
-            retiring: false,
-            expected: false,
-            established: false,
-            answered: false,
-            careful: false,
-            failures: 0,
-            rest: (0, 0),
-            reader: ResponseReader::default(),
-            first: 0,
-            in_flight: 0,
-            unsent: 0,
-            offered: 0,
-            begun: 0,
-        }
-    }
-}
-
 impl Connection {
     pub(super) fn is_open(&self) -> bool {
         self.state == State::Open
@@ -115,7 +90,6 @@ impl Connection {
         self.operations == 0 && matches!(self.state, State::Vacant | State::Resting { .. })
     }
 
-    /// Requests that were sent and await their response.
     pub(super) const fn awaited(&self) -> u16 {
         self.in_flight - self.unsent
     }
@@ -189,21 +163,12 @@ impl<G: ProgressSink> HttpClient<G> {
         if connection.expected || measuring {
             self.run.phases.outcome.sockets += 1;
         }
-        *connection = Connection {
-            state: State::Connecting { since: now },
-            socket,
-            expected: connection.expected,
-            established: connection.established,
-            failures: connection.failures,
-            offered: connection.offered,
-            first: connection.first,
-            // What the connection before it left to be sent again.
-            in_flight: connection.in_flight,
-            unsent: connection.unsent,
-            begun: u32::from(connection.in_flight),
-            careful: connection.careful && connection.in_flight > 0,
-            ..Connection::default()
-        };
+        connection.state = State::Connecting { since: now };
+        connection.socket = socket;
+        (connection.sending, connection.retiring, connection.answered) = (false, false, false);
+        // What the connection before it left is sent again.
+        connection.begun = u32::from(connection.in_flight);
+        connection.careful &= connection.in_flight > 0;
         match self.spec.to {
             Destination::Unix(_) => self.handle_open(io, index),
             Destination::Tcp(to) => {
@@ -218,7 +183,7 @@ impl<G: ProgressSink> HttpClient<G> {
     /// the next one to be tried, a moment later.
     fn handle_full<D: Driver>(&mut self, io: &mut D, index: u32, now: Instant) -> Result {
         let since = *self.full_since.get_or_insert(now);
-        if now.since(since) >= self.spec.connect_timeout {
+        if now.since(since) >= self.spec.plan.connect_timeout {
             return self.fail(io, index, Stage::Connect, FailureCause::Timeout, now);
         }
         self.queued.push_front(index);
@@ -228,7 +193,7 @@ impl<G: ProgressSink> HttpClient<G> {
 
     fn socket_spec(&self, to: SocketAddr, index: u32) -> SocketSpec {
         let turn = u64::from(self.spec.first) + u64::from(index);
-        let binds = &self.spec.bind;
+        let binds = &self.spec.plan.bind;
         let place = usize::try_from(turn % binds.len().max(1) as u64).unwrap_or(0);
         let local = binds.get(place).map(|local| towards(*local, to));
         SocketSpec { local, ..SocketSpec::stream_to(to) }
@@ -297,7 +262,6 @@ impl<G: ProgressSink> HttpClient<G> {
         io.push(token(index, Purpose::Close), Op::Close { socket })
     }
 
-    /// Something completed on a connection that is being closed.
     pub(super) fn handle_while_closing(&mut self, index: u32, now: Instant) {
         let connection = &mut self.connections[index as usize];
         let State::Closing { again } = connection.state else {
@@ -328,24 +292,22 @@ impl<G: ProgressSink> HttpClient<G> {
         }
     }
 
-    /// Connects those again that have rested.
     pub(super) fn wake_rested(&mut self, now: Instant) {
-        let mut place = 0;
-        while place < self.resting.len() {
-            let index = self.resting[place];
-            match self.connections[index as usize].state {
-                State::Resting { until } if now < until => place += 1,
+        let is_running = self.run.phases.is_running();
+        let Self { resting, connections, queued, .. } = self;
+        resting.retain(|&index| {
+            let state = &mut connections[index as usize].state;
+            match state {
                 // Before the start nobody waits for it any more.
-                State::Resting { .. } if !self.run.phases.is_running() => place += 1,
+                State::Resting { until } if now < *until || !is_running => return true,
                 State::Resting { .. } => {
-                    self.resting.swap_remove(place);
-                    self.queue(index);
+                    *state = State::Queued;
+                    queued.push_back(index);
                 }
-                _ => {
-                    self.resting.swap_remove(place);
-                }
+                _ => {}
             }
-        }
+            false
+        });
     }
 
     /// A connection has failed: what was outstanding on it has, too, and another one takes its
@@ -400,7 +362,7 @@ impl<G: ProgressSink> HttpClient<G> {
             self.run.record.tally(!in_warmup).errors.count(stage, cause.name());
             let is_slow = stage == Stage::Connect && cause == FailureCause::Timeout;
             if is_slow && phase != RunPhase::WarmingUp {
-                let length = self.spec.connect_timeout;
+                let length = self.spec.plan.connect_timeout;
                 self.run.record.recording.record_connect_censored(now, length);
             }
             return;
@@ -412,7 +374,7 @@ impl<G: ProgressSink> HttpClient<G> {
             let sample = request.sample(now, open_loop);
             // Behind one that timed out, others on the same connection may have waited for less.
             let by_time = matches!(cause, FailureCause::Timeout | FailureCause::NoLength);
-            let timed_out = by_time && sample.service >= self.spec.timeout;
+            let timed_out = by_time && sample.service >= self.spec.run.timeout;
             let measured = request.begun.measured;
             self.run.record.tally(measured).errors.count(stage, cause.name());
             if measured {
@@ -428,7 +390,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_and_have_an_end() {
+    fn pauses_double_to_an_end_and_are_spread() {
         let whole = [10, 20, 40, 80, 160, 320, 640, 1_000, 1_000].map(|ms| ms * 1_000_000);
         for connection in 0..100 {
             for (failures, whole) in (1..).zip(whole) {
@@ -437,10 +399,6 @@ mod tests {
             }
             assert!(backoff(u8::MAX, connection) <= BACKOFF_LAST);
         }
-    }
-
-    #[test]
-    fn what_failed_together_does_not_come_back_together() {
         let mut pauses: Vec<u64> = (0..1_000).map(|index| backoff(7, index).0).collect();
         pauses.sort_unstable();
         // 320 ms to spread over: in no 32 ms of them are many more than a tenth.

@@ -25,7 +25,6 @@ pub(super) struct Deadlines {
 }
 
 impl Deadlines {
-    /// For so many at most.
     pub(super) fn new(most: u32) -> Self {
         let alone = Link { before: NONE, after: NONE, since: Instant::FAR_FUTURE };
         Self { links: vec![alone; most as usize], first: NONE, last: NONE, len: 0 }

@@ -16,9 +16,9 @@ mod errors;
 mod requests;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::http::plan::{HttpPlan, Late};
 use crate::schedule::Schedule;
 use crate::worker::destination::Destination;
 use crate::worker::link::{Purpose, slot_of};
@@ -37,8 +37,6 @@ use tare_driver::{BufferId, Completion, Driver, OpError, Outcome as Completed, W
 use tare_proto::hello::WaitMode;
 use tare_proto::http1::request::Requests;
 use tare_proto::http1::response::{Fault, Shared};
-use tare_proto::http1::status::StatusSet;
-use tare_stats::histogram::Recording;
 use tare_units::bounds::NAP;
 use tare_units::control::Interrupt;
 use tare_units::{Instant, Nanos};
@@ -61,71 +59,27 @@ pub(crate) const BATCH_BOUND: Nanos = Nanos::from_micros(50);
 /// A gathering that did not bring a quarter of a batch is not tried again for so many turns.
 const BATCH_PAUSE: u32 = 256;
 
-/// What becomes of a request that is due and finds no free connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Late {
-    /// It waits for one.
-    #[default]
-    Queue,
-    /// It is dropped, and counted.
-    Drop,
-}
-
-impl Late {
-    /// The name in flags and results.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Queue => "queue",
-            Self::Drop => "drop",
-        }
-    }
-}
-
 /// What one client worker is to do.
 #[derive(Debug, Clone)]
 pub struct HttpSpec {
+    /// What is measured.
+    pub plan: Arc<HttpPlan>,
     /// Where connections go.
     pub to: Destination,
-    /// Local addresses to connect from, in turn; the first connection of this worker takes number
-    /// `first`.
-    pub bind: Vec<SocketAddr>,
-    /// Connections of all workers before this one.
+    /// Connections of all workers before this one: they come first where there are several local
+    /// addresses, which connections take in turn.
     pub first: u32,
-    /// Connections of this worker.
-    pub connections: u32,
     /// What is sent.
     pub requests: Arc<Requests>,
-    /// Requests that a connection may have outstanding.
-    pub pipeline: u32,
     /// A connection is closed and replaced after so many.
     pub requests_per_connection: Option<u64>,
-    /// A connection whose response was not as expected is closed and replaced.
-    pub reconnect_on_error: bool,
-    /// What counts as success.
-    pub expect: StatusSet,
-    /// What becomes of a request that finds no free connection; open loop.
-    pub late: Late,
-    /// For each request, from its actual send.
-    pub timeout: Nanos,
-    /// For each connect.
-    pub connect_timeout: Nanos,
     /// Connects of this worker that may be under way at once; at least one.
     pub connects_at_once: u32,
     /// The gap between two connects of this worker before the start; zero: some at a time, as fast
     /// as it goes.
     pub connect_gap: Nanos,
-    /// Length of the warm-up.
-    pub warmup: Nanos,
-    /// Length of the measured phase, where it ends by time.
-    pub duration: Option<Nanos>,
-    /// Requests of this worker, where it ends by count.
-    pub count: Option<u64>,
-    /// How to wait once the run has started.
-    pub wait: WaitMode,
-    /// Hybrid waiting stops sleeping that long before a send is due: from the median of the
-    /// wake-ups here.
-    pub wakeup: Nanos,
+    /// How much it is to do; the timeout is for each request, from its actual send.
+    pub run: LoopPlan,
 }
 
 #[derive(Debug)]
@@ -136,7 +90,6 @@ pub(crate) struct HttpTally {
     pub(crate) traffic: Traffic,
 }
 
-/// What else is counted in the measured phase.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Traffic {
     pub(crate) sent_bytes: u64,
@@ -171,13 +124,13 @@ impl HttpTally {
 #[derive(Debug)]
 pub struct HttpClient<G> {
     spec: HttpSpec,
+    late: Late,
     run: OperationLoop<G>,
     codes: Codes,
     traffic: Traffic,
     connections: Vec<Connection>,
     in_flight: InFlight,
     written: Option<BufferId>,
-    /// The next place in the order of the run's requests.
     next_entry: usize,
     any_head: bool,
     /// Requests that await a response, by their place among all.
@@ -210,34 +163,26 @@ impl<G: ProgressSink> HttpClient<G> {
     #[must_use]
     pub fn new(
         spec: HttpSpec,
-        recording: Recording,
         schedule: Option<Schedule>,
         seed: u64,
         progress: G,
         interrupt: Interrupt,
     ) -> Self {
-        let count = spec.connections;
+        let (count, depth) = (spec.run.slots, spec.run.depth);
         let cycle = spec.requests.order().len().max(1) as u64;
-        let plan = LoopPlan {
-            warmup: spec.warmup,
-            duration: spec.duration,
-            count: spec.count,
-            timeout: spec.timeout,
-            wakeup: spec.wakeup,
-            slots: count,
-            depth: spec.pipeline,
-        };
+        let run = OperationLoop::new(spec.run, schedule, progress, interrupt);
+        let recording = &run.record.recording;
         Self {
             // One series for both: entries of the codes stand beside those of the latencies.
             codes: Codes::new(recording.interval(), recording.entries()),
             traffic: Traffic::default(),
-            run: OperationLoop::new(plan, schedule, recording, progress, interrupt),
+            run,
             connections: (0..count).map(|_| Connection::default()).collect(),
-            in_flight: InFlight::new(count, spec.pipeline),
+            in_flight: InFlight::new(count, depth),
             written: None,
             next_entry: usize::try_from(seed % cycle).unwrap_or(0),
             any_head: spec.requests.entries().iter().any(|entry| entry.head),
-            awaiting: Deadlines::new(count * spec.pipeline),
+            awaiting: Deadlines::new(count * depth),
             connecting: Deadlines::new(count),
             queued: VecDeque::with_capacity(count as usize),
             next_connect_at: Instant::default(),
@@ -252,6 +197,7 @@ impl<G: ProgressSink> HttpClient<G> {
             responses: 0,
             batch_pause: 0,
             batches: false,
+            late: spec.plan.late(),
             spec,
         }
     }
@@ -266,31 +212,13 @@ impl<G: ProgressSink> HttpClient<G> {
         self.run.phases.phase == RunPhase::Measuring
     }
 
-    fn advance<D: Driver>(
-        &mut self,
-        io: &mut D,
-        now: Instant,
-        counters: &mut TurnCounters,
-    ) -> Result {
-        let begins = self.run.advance(now, counters);
-        self.dispatch(now);
-        if begins {
-            self.leave_warmup();
-        }
-        self.run.phases.outcome.cut_short |= self.is_server_gone(now);
-        if self.run.is_over(now) {
-            self.drain(io, now)?;
-        }
-        Ok(())
-    }
-
     /// Requests of the warm-up that were begun behind others in a pipeline and have not been sent
     /// leave with its queue.
     fn leave_warmup(&mut self) {
-        if self.spec.pipeline == 1 || !self.run.pacer.is_open_loop() {
+        if self.spec.run.depth == 1 || !self.run.pacer.is_open_loop() {
             return;
         }
-        for index in 0..self.spec.connections {
+        for index in 0..self.spec.run.slots {
             if self.connections[index as usize].unsent > 0 {
                 self.unsend(index);
                 self.offer(index);
@@ -305,14 +233,13 @@ impl<G: ProgressSink> HttpClient<G> {
         if self.open > 0 || !matches!(phase, RunPhase::WarmingUp | RunPhase::Measuring) {
             self.alive_at = now;
         }
-        let patience = self.spec.timeout.max(self.spec.connect_timeout);
-        self.spec.count.is_some() && now.since(self.alive_at) >= patience
+        let patience = self.spec.run.timeout.max(self.spec.plan.connect_timeout);
+        self.spec.run.count.is_some() && now.since(self.alive_at) >= patience
     }
 
-    /// Ends requests that have waited for too long, and connects that have.
     fn expire<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
         while let Some((place, since)) = self.awaiting.first()
-            && now.since(since) >= self.spec.timeout
+            && now.since(since) >= self.spec.run.timeout
         {
             let index = self.in_flight.owner(place);
             let has_no_length = self.connections[index as usize].reader.lasts_until_close();
@@ -320,7 +247,7 @@ impl<G: ProgressSink> HttpClient<G> {
             self.fail(io, index, Stage::Receive, cause, now)?;
         }
         while let Some((index, since)) = self.connecting.first()
-            && now.since(since) >= self.spec.connect_timeout
+            && now.since(since) >= self.spec.plan.connect_timeout
         {
             self.fail(io, index, Stage::Connect, FailureCause::Timeout, now)?;
         }
@@ -329,7 +256,7 @@ impl<G: ProgressSink> HttpClient<G> {
 
     fn drain<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
         self.run.drain(now);
-        for index in 0..self.spec.connections {
+        for index in 0..self.spec.run.slots {
             self.unsend(index);
             // What was to be sent again on a connection that does not stand yet is not awaited.
             if !self.connections[index as usize].is_open() {
@@ -343,7 +270,7 @@ impl<G: ProgressSink> HttpClient<G> {
         if !self.run.is_drained(now) {
             return Ok(());
         }
-        for index in 0..self.spec.connections {
+        for index in 0..self.spec.run.slots {
             let outcome = &mut self.run.phases.outcome;
             let has_no_length = self.connections[index as usize].reader.lasts_until_close();
             if has_no_length && outcome.failure.is_none() {
@@ -358,7 +285,7 @@ impl<G: ProgressSink> HttpClient<G> {
 
     fn finish<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
         self.run.finish(now);
-        for index in 0..self.spec.connections {
+        for index in 0..self.spec.run.slots {
             let state = &mut self.connections[index as usize].state;
             match state {
                 State::Open | State::Connecting { .. } => self.close(io, index, false)?,
@@ -378,7 +305,6 @@ impl<G: ProgressSink> HttpClient<G> {
         }
     }
 
-    /// Whether responses are to be gathered before they are acted on.
     fn gathers(&self) -> bool {
         self.batches
             && self.batch_pause == 0
@@ -387,7 +313,6 @@ impl<G: ProgressSink> HttpClient<G> {
             && !self.run.pacer.is_open_loop()
     }
 
-    /// Notes whether gathering was worth its while.
     fn judge_batch(&mut self) {
         if self.batch_pause > 0 {
             self.batch_pause -= 1;
@@ -401,7 +326,7 @@ impl<G: ProgressSink> HttpClient<G> {
     /// none. Were that seen to later, the connection that is free by then would take what found
     /// none.
     fn wake_at(&self) -> Instant {
-        let wake_at = match self.spec.late {
+        let wake_at = match self.late {
             Late::Queue => self.run.pacer.wake_at(),
             Late::Drop => self.run.pacer.next_arrival(),
         };
@@ -423,8 +348,8 @@ impl<G: ProgressSink> HttpClient<G> {
         let nap = if self.resting.is_empty() { NAP } else { REST_SCAN };
         (now + nap)
             .min(phases.phase_end())
-            .min(answer_by(self.awaiting.first(), self.spec.timeout))
-            .min(answer_by(self.connecting.first(), self.spec.connect_timeout))
+            .min(answer_by(self.awaiting.first(), self.spec.run.timeout))
+            .min(answer_by(self.connecting.first(), self.spec.plan.connect_timeout))
             .min(connect_at)
     }
 }
@@ -437,10 +362,10 @@ impl<G: ProgressSink> ClientRole for HttpClient<G> {
     }
 
     fn connect<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
-        self.run.phases.connect(self.spec.connections);
+        self.run.phases.connect(self.spec.run.slots);
         let capabilities = io.capabilities();
-        self.batches = capabilities.batch_wait && self.spec.connections >= BATCH_CONNECTIONS;
-        let buffers = self.spec.connections.clamp(POOL_MIN, POOL_MAX);
+        self.batches = capabilities.batch_wait && self.spec.run.slots >= BATCH_CONNECTIONS;
+        let buffers = self.spec.run.slots.clamp(POOL_MIN, POOL_MAX);
         let buffers = u16::try_from(buffers.next_power_of_two()).unwrap_or(u16::MAX);
         io.provide_pool(buffers, POOL_BUFFER)?;
         let bytes = self.spec.requests.bytes();
@@ -448,7 +373,7 @@ impl<G: ProgressSink> ClientRole for HttpClient<G> {
         io.buffer_mut(written).copy_from_slice(bytes);
         self.written = Some(written);
         self.next_connect_at = now;
-        for index in 0..self.spec.connections {
+        for index in 0..self.spec.run.slots {
             self.connections[index as usize].expected = true;
             self.queue(index);
         }
@@ -462,7 +387,7 @@ impl<G: ProgressSink> ClientRole for HttpClient<G> {
     fn start(&mut self, t0: Instant, wait: WaitMode) {
         self.run.start(t0, wait);
         self.codes.begin(self.run.phases.warmup_end);
-        (0..self.spec.connections).for_each(|index| self.offer(index));
+        (0..self.spec.run.slots).for_each(|index| self.offer(index));
     }
 
     fn abandon<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
@@ -516,7 +441,15 @@ impl<D: Driver, G: ProgressSink> Role<D> for HttpClient<G> {
     fn handle_time(&mut self, io: &mut D, now: Instant, counters: &mut TurnCounters) -> Result {
         self.judge_batch();
         if self.run.phases.is_running() {
-            self.advance(io, now, counters)?;
+            let begins = self.run.advance(now, counters);
+            self.dispatch(now);
+            if begins {
+                self.leave_warmup();
+            }
+            self.run.phases.outcome.cut_short |= self.is_server_gone(now);
+            if self.run.is_over(now) {
+                self.drain(io, now)?;
+            }
         } else if self.run.phases.is_called_off() {
             self.finish(io, now)?;
         }
@@ -525,16 +458,9 @@ impl<D: Driver, G: ProgressSink> Role<D> for HttpClient<G> {
             self.scanned_at = now;
             self.wake_rested(now);
         }
-        self.run.phases.hurry(now);
-        match self.run.phases.phase {
-            RunPhase::Draining { .. } => self.check_drained(io, now)?,
-            RunPhase::Finishing { .. } => {
-                // What ending costs is no part of what measuring cost.
-                counters.freeze();
-                self.check_finished(now);
-            }
-            _ => {}
-        }
+        self.run.phases.hurry(now, counters);
+        self.check_drained(io, now)?;
+        self.check_finished(now);
         Ok(())
     }
 

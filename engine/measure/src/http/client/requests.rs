@@ -4,7 +4,8 @@
 
 use super::connections::{Connection, State};
 use super::errors::FailureCause;
-use super::{HttpClient, Late, ProgressSink};
+use super::{HttpClient, ProgressSink};
+use crate::http::plan::Late;
 use crate::worker::Result;
 use crate::worker::link::{Purpose, token};
 use crate::worker::operations::Begun;
@@ -88,7 +89,6 @@ impl InFlight {
         place / self.depth as u32
     }
 
-    /// Takes the oldest request of a connection off its ring.
     #[inline]
     pub(super) fn take_first(&mut self, index: u32, connection: &mut Connection) -> Request {
         let request = *self.at(index, connection, 0);
@@ -104,7 +104,6 @@ impl InFlight {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum After {
-    /// It goes on.
     Keep,
     /// It has done its service, or the server is going to close it: another one takes its place.
     Replace,
@@ -112,6 +111,7 @@ pub(super) enum After {
 
 /// Why bytes make a connection useless.
 pub(super) type Bad = (Stage, FailureCause);
+pub(super) type Found = Result<After, Bad>;
 
 const fn bad_response(error: ResponseError) -> Bad {
     use ResponseError::{CutHead, EarlyClose, ShortBody};
@@ -133,7 +133,7 @@ impl<G: ProgressSink> HttpClient<G> {
             return;
         }
         let taken = u32::from(connection.in_flight) + u32::from(connection.offered);
-        let mut room = self.spec.pipeline.saturating_sub(taken);
+        let mut room = self.spec.run.depth.saturating_sub(taken);
         if let Some(most) = self.spec.requests_per_connection {
             let begun = u64::from(connection.begun) + u64::from(connection.offered);
             room = room.min(most.saturating_sub(begun).try_into().unwrap_or(u32::MAX));
@@ -141,7 +141,7 @@ impl<G: ProgressSink> HttpClient<G> {
         for _ in 0..room {
             connection.offered += 1;
             // Those that have been offered and not taken are above.
-            let depth = self.spec.pipeline - u32::from(connection.offered);
+            let depth = self.spec.run.depth - u32::from(connection.offered);
             self.run.pacer.make_available(index, depth as usize);
         }
     }
@@ -156,7 +156,7 @@ impl<G: ProgressSink> HttpClient<G> {
             connection.offered -= u16::from(!usable);
             usable
         });
-        if self.spec.late == Late::Drop {
+        if self.late == Late::Drop {
             let (warmup_end, record) = (self.run.phases.warmup_end, &mut self.run.record);
             self.run.pacer.shed(now, |due, overdue| {
                 record.count_dropped(due >= warmup_end, overdue, now);
@@ -234,7 +234,6 @@ impl<G: ProgressSink> HttpClient<G> {
         self.push_send(io, index)
     }
 
-    /// Pushes a send of what is left of the requests that are being sent.
     fn push_send<D: Driver>(&mut self, io: &mut D, index: u32) -> Result {
         let connection = &mut self.connections[index as usize];
         let Some(buffer) = self.written else {
@@ -262,7 +261,7 @@ impl<G: ProgressSink> HttpClient<G> {
         if connection.awaited() == 0 {
             // It was answered before it was wholly sent, and left its place to the rest of the
             // send.
-            let depth = u16::try_from(self.spec.pipeline).unwrap_or(u16::MAX);
+            let depth = u16::try_from(self.spec.run.depth).unwrap_or(u16::MAX);
             let place = self.in_flight.place(index, connection, depth - 1);
             self.awaiting.remove(place);
         }
@@ -272,12 +271,7 @@ impl<G: ProgressSink> HttpClient<G> {
         Ok(())
     }
 
-    pub(super) fn handle_bytes(
-        &mut self,
-        index: u32,
-        bytes: &[u8],
-        now: Instant,
-    ) -> Result<After, Bad> {
+    pub(super) fn handle_bytes(&mut self, index: u32, bytes: &[u8], now: Instant) -> Found {
         const LONG_BODY: Bad = (Stage::Parse, FailureCause::Peer("long-body"));
         if self.is_measuring() {
             self.traffic.received_bytes += bytes.len() as u64;
@@ -300,7 +294,7 @@ impl<G: ProgressSink> HttpClient<G> {
             // Every part of a response has to come in time, also where the deadline itself was not
             // looked at yet.
             let request = self.in_flight.at(index, connection, 0);
-            if now.since(request.sent_at) >= self.spec.timeout {
+            if now.since(request.sent_at) >= self.spec.run.timeout {
                 return Err((Stage::Receive, FailureCause::Timeout));
             }
             if self.any_head && connection.reader.is_at_start() {
@@ -339,7 +333,7 @@ impl<G: ProgressSink> HttpClient<G> {
         if std::mem::take(&mut connection.careful) && connection.unsent > 0 {
             self.run.pacer.push(index, Action::Request);
         }
-        let expected = self.spec.expect.contains(response.status);
+        let expected = self.spec.plan.expect.contains(response.status);
         let sample = request.sample(now, self.run.pacer.is_open_loop());
         let sample = Sample { residence: response.residence, ..sample };
         self.run.complete(now, request.begun, sample, expected);
@@ -354,7 +348,7 @@ impl<G: ProgressSink> HttpClient<G> {
                 self.traffic.faults[fault as usize] += 1;
             }
         }
-        if !expected && self.spec.reconnect_on_error {
+        if !expected && self.spec.plan.reconnect_on_error {
             self.connections[index as usize].retiring = true;
             self.unsend(index);
         }
@@ -370,7 +364,7 @@ impl<G: ProgressSink> HttpClient<G> {
         &mut self,
         io: &mut D,
         index: u32,
-        found: Result<After, Bad>,
+        found: Found,
         armed: bool,
         now: Instant,
     ) -> Result {
@@ -492,7 +486,7 @@ impl<G: ProgressSink> HttpClient<G> {
         }
         // Connections that found nothing left to do have to be asked again.
         if was_spent {
-            (0..self.spec.connections).for_each(|other| self.offer(other));
+            (0..self.spec.run.slots).for_each(|other| self.offer(other));
         }
     }
 

@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 
 use super::plan::HttpPlan;
-use crate::http::client::{BATCH_BOUND, BATCH_CONNECTIONS, Codes, HttpTally};
-use crate::run::report::{common_result, tell_latencies};
+use crate::http::client::{BATCH_BOUND, BATCH_CONNECTIONS, Code, Codes, HttpTally, Traffic};
+use crate::run::report::{add_requests, common_result};
 use crate::run::setting::Setting;
-use crate::run::step::{StepOutcome, deal};
+use crate::run::step::StepOutcome;
 use crate::worker::destination::Destination;
 use tare_proto::hello::WaitMode;
 use tare_proto::http1::response::Fault;
 use tare_proto::http1::status::StatusSet;
-use tare_stats::histogram::Recording;
+use tare_stats::histogram::{Recording, SeriesEntry};
 use tare_stats::quantile::design_effect;
-use tare_stats::result::{Interval, Params, StatusCount, StepResult, Summary, Transfer};
+use tare_stats::result::{
+    Interval, Operations, Params, StatusCount, StepResult, Summary, Transfer,
+};
 use tare_stats::summary;
 use tare_units::Nanos;
 use tare_units::error::Error;
@@ -28,31 +30,23 @@ pub(super) fn of_step(
     let recording = &tally.record.recording;
     let percentiles = &plan.common.percentiles;
     let duration = sessions.measured;
-    let operations = tally.record.measured.operations;
-    let served = sessions.answered + operations.failed;
+    let served = sessions.answered + tally.record.measured.operations.failed;
     let mut step = common_result(at, &plan.common, params, outcome, (served, 0));
     if gathers(&step.params, outcome) {
         step.instrument.client.batch_bound_ns = BATCH_BOUND.0;
     }
-    tell_latencies(&mut step, recording, percentiles, outcome);
+    add_requests(&mut step, &tally.record, recording, percentiles, outcome);
     step.latency.by_status = by_status(&tally.codes, recording, percentiles);
-    step.operations = operations;
-    step.errors = tally.record.measured.errors.to_counts();
-    step.warmup.operations = tally.record.warmup.operations;
-    step.warmup.errors = tally.record.warmup.errors.to_counts();
     step.rate = sessions.rate(target_per_s(&step.params));
     step.status_codes = status_codes(&tally.codes, &plan.expect);
-    step.transfer = Some(Transfer {
-        sent_bytes: tally.traffic.sent_bytes,
-        received_bytes: tally.traffic.received_bytes,
-        body_bytes: tally.traffic.body_bytes,
-        received_bytes_per_s: per_second(tally.traffic.received_bytes, duration),
-    });
+    let Traffic { sent_bytes, received_bytes, body_bytes, resent, reconnects, .. } = tally.traffic;
+    let received_bytes_per_s = per_second(received_bytes, duration);
+    step.transfer = Some(Transfer { sent_bytes, received_bytes, body_bytes, received_bytes_per_s });
     step.framing_faults = framing_faults(tally);
-    step.connections.reconnects = tally.traffic.reconnects;
+    step.connections.reconnects = reconnects;
     step.connections.connecting_ns = Some(sessions.connecting.0);
     step.connections.down_ns = Some(sessions.down.0);
-    step.connections.resent = Some(tally.traffic.resent);
+    step.connections.resent = Some(resent);
     step.intervals = intervals(recording, &tally.codes, duration);
     step
 }
@@ -60,12 +54,11 @@ pub(super) fn of_step(
 /// Whether a worker gathered responses before it looked at them, which bounds how long each lay
 /// unseen.
 fn gathers(params: &Params, outcome: &StepOutcome<HttpTally>) -> bool {
-    let workers = u32::try_from(outcome.cpus.len()).unwrap_or(u32::MAX);
-    let most = deal(u64::from(params.connections), 0, workers);
+    let most = (params.connections as usize).div_ceil(outcome.cpus.len().max(1));
     outcome.workers.capabilities.batch_wait
         && outcome.wait == WaitMode::Block
         && params.rate_per_s.is_none()
-        && most >= u64::from(BATCH_CONNECTIONS)
+        && most >= BATCH_CONNECTIONS as usize
 }
 
 /// What was asked for in the mean: of a ramp, which is linear in time, the middle.
@@ -87,7 +80,7 @@ fn framing_faults(tally: &HttpTally) -> BTreeMap<String, u64> {
 }
 
 fn status_codes(codes: &Codes, expect: &StatusSet) -> BTreeMap<String, StatusCount> {
-    let count = |code: &crate::http::client::Code| StatusCount {
+    let count = |code: &Code| StatusCount {
         count: code.count,
         first_at_ns: code.first_at.0,
         first_ordinal: code.first_ordinal,
@@ -109,9 +102,8 @@ fn by_status(
     codes.iter().map(|code| (code.status.to_string(), summary(&code.latency))).collect()
 }
 
-/// The series, with the codes and the whole distribution of each entry.
 fn intervals(recording: &Recording, codes: &Codes, duration: Nanos) -> Vec<Interval> {
-    let with_codes = |(index, entry): (usize, tare_stats::histogram::SeriesEntry<'_>)| {
+    let with_codes = |(index, entry): (usize, SeriesEntry<'_>)| {
         let counts = codes.iter().filter_map(|code| {
             let count = code.intervals.get(index).copied().filter(|n| *n > 0)?;
             Some((code.status.to_string(), u64::from(count)))
@@ -135,35 +127,28 @@ pub(crate) fn explain(step: &StepResult, failure: Option<Error>, address: &Desti
     if let Some(failure) = failure {
         return failure;
     }
-    if step.operations.sent > 0 && step.operations.in_flight_at_end > 0 {
-        return Error::peer(format!(
-            "{address} answered none of {} requests before the run was over",
-            step.operations.sent
-        ))
-        .remedy("measure longer (-d), or see what keeps the server");
+    let Operations { due, sent, in_flight_at_end, .. } = step.operations;
+    if sent > 0 && in_flight_at_end > 0 {
+        let what = format!("{address} answered none of {sent} requests before the run was over");
+        return Error::peer(what).remedy("measure longer (-d), or see what keeps the server");
     }
-    if step.operations.due == 0 && step.params.rate_per_s.is_none() {
-        return waits_since_warmup(step);
+    match (due, step.params.rate_per_s) {
+        (0, None) => waits_since_warmup(step),
+        (0, Some(_)) => Error::usage("no request was due in the measured phase")
+            .remedy("measure longer (-d), or raise the rate (-R)"),
+        _ => Error::peer(format!("no response as expected came from {address}"))
+            .remedy("check the server, the route and the firewall"),
     }
-    if step.operations.due == 0 {
-        return Error::usage("no request was due in the measured phase")
-            .remedy("measure longer (-d), or raise the rate (-R)");
-    }
-    Error::peer(format!("no response as expected came from {address}"))
-        .remedy("check the server, the route and the firewall")
 }
 
 /// Closed loop, and no connection was free to begin a request in the measured phase.
 fn waits_since_warmup(step: &StepResult) -> Error {
     let warmup = &step.warmup.operations;
-    let unanswered =
-        warmup.sent.saturating_sub(warmup.completed + warmup.failed + warmup.timed_out);
-    let message = match unanswered {
-        0 => "no response came within the measured phase".to_owned(),
-        _ => format!(
-            "no response came within the measured phase ({unanswered} requests of the warm-up were still unanswered)"
-        ),
-    };
+    let mut message = "no response came within the measured phase".to_owned();
+    match warmup.sent.saturating_sub(warmup.completed + warmup.failed + warmup.timed_out) {
+        0 => {}
+        n => message += &format!(" ({n} requests of the warm-up were still unanswered)"),
+    }
     Error::peer(message).remedy(
         "measure longer (-d), without a warm-up (--warmup 0), or with fewer connections (-c)",
     )
@@ -177,10 +162,9 @@ fn unexpected(step: &StepResult, responses: u64) -> Error {
     let were = match codes.as_slice() {
         [(code, _)] => format!("all were {code}"),
         several => {
-            let told = several.iter().take(4).map(|(code, n)| format!("{n} × {code}"));
-            let told: Vec<String> = told.collect();
-            let more = if several.len() > 4 { ", …" } else { "" };
-            format!("{}{more}", told.join(", "))
+            let most = several.iter().take(4).map(|(code, n)| format!("{n} × {code}"));
+            let more = several.get(4).map(|_| "…".to_owned());
+            most.chain(more).collect::<Vec<_>>().join(", ")
         }
     };
     let check = match most.as_bytes() {

@@ -23,47 +23,42 @@ fn step_of(codes: &[(&str, u64)], errors: u64) -> StepResult {
     step
 }
 
-fn address() -> Destination {
-    Destination::Tcp("192.0.2.1:80".parse().unwrap())
-}
-
 #[test]
 fn a_run_without_success_names_the_most_frequent_cause() {
-    let failure = || Some(Error::peer("192.0.2.1:80 reset a connection"));
-    let error = explain(&step_of(&[("404", 8_095)], 3), failure(), &address());
-    assert_eq!(error.fault(), Fault::Peer);
-    assert_eq!(
-        error.to_string(),
-        "none of 8095 responses was as expected: all were 404; check the path, or say --expect-status 404"
-    );
-    let error = explain(&step_of(&[("500", 2), ("503", 9)], 3), failure(), &address());
-    assert!(error.message().ends_with("9 × 503, 2 × 500"), "{error}");
-    let error = explain(&step_of(&[("404", 2)], 3), failure(), &address());
-    assert!(error.message().contains("reset"), "{error}");
-    let mut silent = step_of(&[], 0);
-    silent.operations.due = 5;
-    silent.operations.sent = 5;
+    let address = Destination::Tcp("192.0.2.1:80".parse().unwrap());
+    let reset = || Some(Error::peer("192.0.2.1:80 reset a connection"));
+    let mut silent = step_of(&[], 5);
     silent.operations.in_flight_at_end = 5;
-    let error = explain(&silent, None, &address());
-    assert!(error.message().contains("192.0.2.1:80 answered none"), "{error}");
     let mut none_due = StepResult::default();
     none_due.params.rate_per_s = Some(0.1);
-    let error = explain(&none_due, None, &address());
-    assert_eq!(error.fault(), Fault::Usage);
-}
-
-#[test]
-fn a_closed_loop_that_still_waits_for_its_warmup_blames_the_peer() {
-    let mut step = StepResult::default();
-    step.warmup.operations.sent = 12;
-    step.warmup.operations.completed = 2;
-    let error = explain(&step, None, &address());
-    assert_eq!(error.fault(), Fault::Peer);
-    assert_eq!(
-        error.message(),
-        "no response came within the measured phase (10 requests of the warm-up were still unanswered)"
-    );
-    assert!(error.advice().is_some_and(|a| a.contains("--warmup 0") && a.contains("-c")));
+    let mut waits = StepResult::default();
+    (waits.warmup.operations.sent, waits.warmup.operations.completed) = (12, 2);
+    for (step, failure, fault, says) in [
+        (
+            step_of(&[("404", 8_095)], 3),
+            reset(),
+            Fault::Peer,
+            "=none of 8095 responses was as expected: all were 404; check the path, or say --expect-status 404",
+        ),
+        (step_of(&[("500", 2), ("503", 9)], 3), reset(), Fault::Peer, ": 9 × 503, 2 × 500; "),
+        (step_of(&[("404", 2)], 3), reset(), Fault::Peer, "reset"),
+        (silent, None, Fault::Peer, "192.0.2.1:80 answered none"),
+        (none_due, None, Fault::Usage, "no request was due"),
+        (
+            waits,
+            None,
+            Fault::Peer,
+            "=no response came within the measured phase (10 requests of the warm-up were still unanswered); \
+             measure longer (-d), without a warm-up (--warmup 0), or with fewer connections (-c)",
+        ),
+    ] {
+        let error = explain(&step, failure, &address);
+        assert_eq!(error.fault(), fault, "{error}");
+        match says.strip_prefix('=') {
+            Some(all) => assert_eq!(error.to_string(), all),
+            None => assert!(error.to_string().contains(says), "{error}"),
+        }
+    }
 }
 
 #[test]

@@ -24,7 +24,7 @@ use tare_driver::{Completion, Driver, Wait};
 use tare_proto::frame::HEADER_LEN;
 use tare_proto::handshake::hello_in_one_go;
 use tare_proto::hello::{Accept, HELLO_BODY_MAX, Hello, Transport, WaitMode};
-use tare_stats::histogram::{Recording, SameBin, Sample};
+use tare_stats::histogram::{SameBin, Sample};
 use tare_units::bounds::NAP;
 use tare_units::control::Interrupt;
 use tare_units::{Instant, Nanos};
@@ -32,29 +32,6 @@ use tare_units::{Instant, Nanos};
 /// After a failure, a slot that connects for each operation tries again this much later: a refusing
 /// server is not hammered.
 const BACKOFF: Nanos = Nanos::from_millis(10);
-
-/// What one client worker is to do.
-#[derive(Debug, Clone)]
-pub struct ClientSpec {
-    /// With whom each connection talks, and what it says. Its timeout holds for each operation,
-    /// too.
-    pub session: SessionSpec,
-    /// Connections of this worker.
-    pub connections: u32,
-    /// Message size, bytes.
-    pub size_bytes: u32,
-    /// Length of the warm-up.
-    pub warmup: Nanos,
-    /// Length of the measured phase, where it ends by time.
-    pub duration: Option<Nanos>,
-    /// Operations of this worker, where it ends by count.
-    pub count: Option<u64>,
-    /// How to wait once the run has started.
-    pub wait: WaitMode,
-    /// Hybrid waiting stops sleeping that much before a send is due: from the median of the
-    /// wake-ups here.
-    pub wakeup: Nanos,
-}
 
 /// The client role; see the [module](self).
 #[derive(Debug)]
@@ -64,7 +41,6 @@ pub struct Client<G> {
     transport: Transport,
     /// Each operation has a connection of its own.
     connect_each: bool,
-    /// How such a connection is opened.
     opening: Opening,
     last_report_due: bool,
     scanned_at: Instant,
@@ -72,29 +48,20 @@ pub struct Client<G> {
 }
 
 impl<G: ProgressSink> Client<G> {
-    /// A client that has not opened anything yet.
+    /// A client that has not opened anything yet. Each connection talks with whom `session` says;
+    /// the session's timeout holds for each operation, too.
     #[must_use]
     pub fn new(
-        spec: ClientSpec,
-        recording: Recording,
+        session: SessionSpec,
+        plan: LoopPlan,
         schedule: Option<Schedule>,
         progress: G,
         interrupt: Interrupt,
     ) -> Self {
-        let plan = LoopPlan {
-            warmup: spec.warmup,
-            duration: spec.duration,
-            count: spec.count,
-            timeout: spec.session.timeout,
-            wakeup: spec.wakeup,
-            slots: spec.connections,
-            depth: 1,
-        };
-        let session = Arc::new(spec.session);
-        let slot = |index| Slot::new(index, spec.size_bytes, Arc::clone(&session));
+        let session = Arc::new(session);
         Self {
-            run: OperationLoop::new(plan, schedule, recording, progress, interrupt),
-            slots: (0..spec.connections).map(slot).collect(),
+            slots: (0..plan.slots).map(|index| Slot::new(index, Arc::clone(&session))).collect(),
+            run: OperationLoop::new(plan, schedule, progress, interrupt),
             transport: session.transport(),
             connect_each: session.hello.connect_each,
             opening: Opening::Brief,
@@ -186,7 +153,7 @@ impl<G: ProgressSink> Client<G> {
         };
         self.run.record.tally(begun.measured).operations.sent += 1;
         self.run.last_sent = now;
-        slot.start_operation(now, due, begun);
+        slot.begin(now, due, begun);
         if self.connect_each {
             self.run.phases.outcome.sockets += 1;
             slot.connect(io, now, self.opening)
@@ -214,7 +181,6 @@ impl<G: ProgressSink> Client<G> {
             }
             SessionEvent::Closed => self.handle_closed(io, index, now)?,
             SessionEvent::Failed(failure) => self.handle_failure(io, index, failure, now)?,
-            // The rest is the slot's.
             _ => {}
         }
         Ok(())
@@ -333,7 +299,6 @@ impl<G: ProgressSink> Client<G> {
         self.run.fail(now, measured, timed_out, censored);
     }
 
-    /// The errors that an event outside any operation belongs to.
     fn present_errors(&mut self) -> &mut crate::worker::tally::Errors {
         let measured = self.run.phases.phase != RunPhase::WarmingUp;
         &mut self.run.record.tally(measured).errors
@@ -481,17 +446,9 @@ impl<D: Driver, G: ProgressSink> Role<D> for Client<G> {
         if now.since(self.scanned_at) >= self.scan_step {
             self.scan(io, now)?;
         }
-        self.run.phases.hurry(now);
-        match self.run.phases.phase {
-            RunPhase::Draining { .. } => self.check_drained(io, now)?,
-            RunPhase::Finishing { .. } => {
-                // What ending costs is no part of what measuring cost.
-                counters.freeze();
-                self.check_finished(io, now)?;
-            }
-            _ => {}
-        }
-        Ok(())
+        self.run.phases.hurry(now, counters);
+        self.check_drained(io, now)?;
+        self.check_finished(io, now)
     }
 
     fn poll_submit(&mut self, io: &mut D, now: Instant) -> Result {

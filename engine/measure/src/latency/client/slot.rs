@@ -83,7 +83,6 @@ pub(super) struct Slot {
     reply: Progress,
     /// The length of the hello that stands in the send buffer, to be sent with each request, bytes.
     hello: u32,
-    /// The start waits for it.
     pub(super) expected: bool,
     pub(super) resting_until: Option<Instant>,
     /// Since when it has been of no use: it is being closed and opened again, or has failed.
@@ -92,13 +91,13 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    pub(super) fn new(index: u32, size_bytes: u32, spec: Arc<SessionSpec>) -> Self {
-        let size = size_bytes as usize;
+    pub(super) fn new(index: u32, spec: Arc<SessionSpec>) -> Self {
+        let size = usize::try_from(spec.hello.size_bytes).unwrap_or(usize::MAX);
         let hello = if spec.hello.connect_each { HEADER_LEN + HELLO_BODY_MAX } else { 0 };
         let buffers = BufferSizes { receive_bytes: size + 1, send_bytes: hello + size };
         Self {
             session: ClientSession::new(index, buffers, spec),
-            size: size_bytes,
+            size: position(size),
             operation: None,
             awaiting: false,
             connect: Nanos::ZERO,
@@ -112,27 +111,19 @@ impl Slot {
         }
     }
 
-    /// A reply is awaited, and may come.
     const fn is_awaiting(&self) -> bool {
         self.awaiting && self.session.is_open()
     }
 
-    /// The present operation belongs to the measured phase.
     pub(super) fn is_measured(&self) -> bool {
         self.operation.is_some_and(|operation| operation.begun.measured)
     }
 
-    /// It rested long enough after a failure.
     pub(super) fn has_rested(&self, now: Instant) -> bool {
         self.resting_until.is_some_and(|until| now >= until) && self.session.is_quiet()
     }
 
-    pub(super) const fn start_operation(
-        &mut self,
-        now: Instant,
-        due: Option<Instant>,
-        begun: Begun,
-    ) {
+    pub(super) const fn begin(&mut self, now: Instant, due: Option<Instant>, begun: Begun) {
         let connect = Nanos::ZERO;
         self.operation = Some(Operation { due, begun_at: now, sent_at: now, connect, begun });
     }
@@ -154,14 +145,9 @@ impl Slot {
     }
 
     /// Connects; `now` is the instant of its submission.
-    pub(super) fn connect<D: Driver>(
-        &mut self,
-        io: &mut D,
-        now: Instant,
-        opening: Opening,
-    ) -> Result {
+    pub(super) fn connect<D: Driver>(&mut self, io: &mut D, now: Instant, how: Opening) -> Result {
         self.awaiting = false;
-        self.session.connect(io, now, opening)
+        self.session.connect(io, now, how)
     }
 
     /// Sends the request of the present operation; `now` is the instant of its submission.

@@ -9,7 +9,7 @@ use super::plan::Common;
 use super::setting::Setting;
 use super::step::StepOutcome;
 use crate::worker::destination::Destination;
-use crate::worker::outcome::Outcome;
+use crate::worker::tally::Record;
 use tare_proto::hello::{Accept, Figures, WaitMode};
 use tare_stats::histogram::Recording;
 use tare_stats::link::{self, Carried, Framing};
@@ -27,7 +27,6 @@ use tare_units::error::Error;
 pub(crate) struct Measured {
     pub(crate) result: StepResult,
     pub(super) accepts: Vec<Accept>,
-    /// The first failure of a connection.
     pub(super) failure: Option<Error>,
     /// Why the step was stopped from outside its workers, or by one of them that failed.
     pub(super) stopped: Option<Error>,
@@ -35,7 +34,7 @@ pub(crate) struct Measured {
     pub(super) shortfall: Option<Error>,
     /// Further steps are measured although nothing came of this one.
     pub(crate) goes_on: bool,
-    /// What its servers told and cannot be, in words.
+    /// What its servers reported and cannot be, in words.
     pub(super) impossible: Vec<String>,
     pub(super) warnings: Vec<Warning>,
 }
@@ -67,14 +66,13 @@ impl Measured {
     /// Adds what is said where `count` arrivals that were never sent were too many to be visited.
     pub(crate) fn with_spread_unsent(mut self, count: u64) -> Self {
         if count > 0 {
-            self.warnings.push(Warning {
-                code: "unsent-spread".to_owned(),
-                message: format!(
+            self.warnings.push(Warning::new(
+                "unsent-spread",
+                format!(
                     "{count} requests that were due and never sent are all counted, but their response times and latenesses are taken from evenly spread due times between some that are known"
                 ),
-                advice: "they are off by microseconds; a lower rate, or equal gaps (--arrivals constant), are exact"
-                    .to_owned(),
-            });
+                "they are off by microseconds; a lower rate, or equal gaps (--arrivals constant), are exact",
+            ));
         }
         self
     }
@@ -97,13 +95,15 @@ pub(crate) fn common_result<T>(
     outcome: &StepOutcome<T>,
     (operations, bytes): (u64, u64),
 ) -> StepResult {
-    let workers = &outcome.workers;
-    let sessions = &workers.outcome;
-    let mut client_cpu =
-        cpu_use(workers.usage.user_ns, workers.usage.system_ns, None, operations, bytes)
-            .with_polling(Some(workers.polling_ns));
-    instrument::tell_machine(&mut client_cpu, &outcome.disturbance);
+    let (workers, sessions) = (&outcome.workers, &outcome.workers.outcome);
+    let machine = instrument::machine_use(&outcome.disturbance);
+    let (user_ns, system_ns) = (workers.usage.user_ns, workers.usage.system_ns);
+    let used = CpuUse { user_ns, system_ns, ..machine };
     let measured = sessions.measured > Nanos::ZERO;
+    let mut instances: Vec<String> =
+        sessions.accepts.iter().map(|accept| accept.instance.to_string()).collect();
+    instances.sort();
+    instances.dedup();
     StepResult {
         label: common.label.clone(),
         // RFC 3339 to the nanosecond.
@@ -116,12 +116,15 @@ pub(crate) fn common_result<T>(
             sockets_used: sessions.sockets,
             ..Connections::default()
         },
-        cpu: Cpu { client: client_cpu, server: server_cpu(&sessions.figures) },
+        cpu: Cpu {
+            client: per_piece(used, operations, bytes, workers.polling_ns),
+            server: server_cpu(&sessions.figures),
+        },
         instrument: Instruments {
             client: client_instrument(at, common, outcome),
             server: server_instrument(&sessions.figures),
         },
-        instances: instances(sessions),
+        instances,
         observed: outcome.observed.clone(),
         interval_scope: INTERVALS_OF_RUN.to_owned(),
         partial: sessions.cut_short || outcome.stopped.is_some(),
@@ -130,9 +133,11 @@ pub(crate) fn common_result<T>(
     }
 }
 
-/// Fills in the latencies of a recording, with what the instrument can have added to them.
-pub(crate) fn tell_latencies<T>(
+/// Fills in what a record of requests came to: their latencies, with what the instrument can have
+/// added to them, and what became of each.
+pub(crate) fn add_requests<T>(
     step: &mut StepResult,
+    record: &Record,
     recording: &Recording,
     percentiles: &[f64],
     outcome: &StepOutcome<T>,
@@ -141,11 +146,13 @@ pub(crate) fn tell_latencies<T>(
     let added = instrument::added(client, &outcome.workers);
     let error = instrument::latency_error(client) + summary::resolution(recording);
     step.latency_error_ns = error.0;
-    step.latency = summary::latencies(recording, percentiles);
-    summary::tell_errors(&mut step.latency, recording, percentiles, &added);
+    step.latency = summary::latencies(recording, percentiles, Some(&added));
+    step.operations = record.measured.operations;
+    step.errors = record.measured.errors.to_counts();
+    step.warmup.operations = record.warmup.operations;
+    step.warmup.errors = record.warmup.errors.to_counts();
 }
 
-/// Judges a finished step, once the devices of both ends are known.
 pub(super) fn judge(step: &mut StepResult, environment: &Environments) {
     if step.params.bulk.is_some()
         && let Some(bandwidth) = &mut step.bandwidth
@@ -156,34 +163,21 @@ pub(super) fn judge(step: &mut StepResult, environment: &Environments) {
 }
 
 fn link_use(bandwidth: &Bandwidth, params: &Params, environment: &Environments) -> Option<LinkUse> {
-    let rate = |flow: &Option<Flow>| flow.as_ref().and_then(|f| f.bits_per_s);
-    let tcp = |flow: &Option<Flow>| Some(flow.as_ref()?.tcp.as_ref()?.mss_bytes);
+    let (up, down) = (bandwidth.up.as_ref(), bandwidth.down.as_ref());
+    let mss = |flow: Option<&Flow>| Some(flow?.tcp.as_ref()?.mss_bytes);
     let size_bytes = u32::try_from(params.size_bytes).unwrap_or(u32::MAX);
-    let address = params.address.as_deref().unwrap_or_default();
     let carried = Carried {
-        up_bits_per_s: rate(&bandwidth.up),
-        down_bits_per_s: rate(&bandwidth.down),
+        up_bits_per_s: up.and_then(|flow| flow.bits_per_s),
+        down_bits_per_s: down.and_then(|flow| flow.bits_per_s),
         framing: if params.proto == "udp" {
             Framing::Udp { size_bytes }
         } else {
-            Framing::Tcp { mss_bytes: tcp(&bandwidth.up).or_else(|| tcp(&bandwidth.down)) }
+            Framing::Tcp { mss_bytes: mss(up).or_else(|| mss(down)) }
         },
-        is_ipv6: address.starts_with('['),
+        is_ipv6: params.address.as_deref().is_some_and(|address| address.starts_with('[')),
     };
-    let server = environment.servers.first();
-    link::link_use(
-        &carried,
-        environment.client.device.as_ref(),
-        server.and_then(|s| s.device.as_ref()),
-    )
-}
-
-fn instances(outcome: &Outcome) -> Vec<String> {
-    let accepts = outcome.accepts.iter();
-    let mut instances: Vec<String> = accepts.map(|a| a.instance.to_string()).collect();
-    instances.sort();
-    instances.dedup();
-    instances
+    let server = environment.servers.first().and_then(|server| server.device.as_ref());
+    link::link_use(&carried, environment.client.device.as_ref(), server)
 }
 
 /// Fewer connections than asked for were measured on, or some were lost meanwhile: what is shown is
@@ -197,16 +191,15 @@ pub(super) fn connection_warnings(step: &StepResult, failure: Option<&Error>) ->
     let advice = failure.and_then(Error::advice);
     if established < asked && step.operations.completed > 0 {
         let why = failure.map_or_else(String::new, |error| format!(": {}", error.message()));
-        warnings.push(Warning {
-            code: "connections-missing".to_owned(),
-            message: format!("{established} of {asked} connections were measured on{why}"),
-            advice: advice.unwrap_or("see `errors`, or ask for fewer --connections").to_owned(),
-        });
+        warnings.push(Warning::new(
+            "connections-missing",
+            format!("{established} of {asked} connections were measured on{why}"),
+            advice.unwrap_or("see `errors`, or ask for fewer --connections"),
+        ));
     }
-    let costs_a_connection = |cause: &str| !matches!(cause, "timeout" | "late-reply");
-    let mut errors = step.errors.iter();
-    let lost = errors.any(|error| {
-        matches!(error.phase.as_str(), "send" | "receive") && costs_a_connection(&error.cause)
+    let lost = step.errors.iter().any(|error| {
+        matches!(error.phase.as_str(), "send" | "receive")
+            && !matches!(error.cause.as_str(), "timeout" | "late-reply")
     });
     // An HTTP load opens them again, and its report names what failed elsewhere.
     if let Some(failure) = failure
@@ -214,49 +207,47 @@ pub(super) fn connection_warnings(step: &StepResult, failure: Option<&Error>) ->
         && !step.partial
         && lost
     {
-        warnings.push(Warning {
-            code: "connections-lost".to_owned(),
-            message: format!(
+        warnings.push(Warning::new(
+            "connections-lost",
+            format!(
                 "connections were lost while measuring, and the others measured on: {}",
                 failure.message()
             ),
-            advice: advice.unwrap_or("see `errors`").to_owned(),
-        });
+            advice.unwrap_or("see `errors`"),
+        ));
     }
     warnings
 }
 
-/// The warnings that a finished step gives rise to.
 pub(super) fn warnings(step: &StepResult) -> Vec<Warning> {
     let mut warnings = health::warnings(step);
-    warnings.extend(untold(step));
+    warnings.extend(unreported(step));
     warnings
 }
 
 fn client_instrument<T>(at: &Setting, common: &Common, outcome: &StepOutcome<T>) -> Instrument {
     let StepOutcome { workers, disturbance, cpus, wait, .. } = outcome;
-    let mut client = instrument::of_worker(&workers.counters, workers.clock, &workers.usage);
-    instrument::disturb(&mut client, disturbance);
-    at.chosen.backend.name().clone_into(&mut client.backend);
-    client.backend_reason.clone_from(&at.chosen.reason);
+    let mut reason = at.chosen.reason.clone();
     if *wait != WaitMode::Block {
-        client.backend_reason += &format!("; spins by {}", workers.capabilities.spinning);
+        reason += &format!("; spins by {}", workers.capabilities.spinning);
     }
     for step_down in &workers.capabilities.step_downs {
-        client.backend_reason += &format!("; {step_down}");
+        reason += &format!("; {step_down}");
     }
-    wait.name().clone_into(&mut client.wait);
-    if *wait != WaitMode::Spin {
-        client.wakeup_p99_ns = workers.wakeups.as_ref().map(|wakeups| wakeups.p99().0);
+    let blocks_by_default = *wait == WaitMode::Block && common.wait != Some(WaitMode::Block);
+    let mut accepts = workers.outcome.accepts.iter().filter(|_| blocks_by_default);
+    let wakeups = workers.wakeups.as_ref().filter(|_| *wait != WaitMode::Spin);
+    Instrument {
+        backend: at.chosen.backend.name().to_owned(),
+        backend_reason: reason,
+        wait: wait.name().to_owned(),
+        wait_reason: accepts.find_map(|accept| accept.wait_reason.clone()),
+        wakeup_p99_ns: wakeups.map(|wakeups| wakeups.p99().0),
+        worker_busy_max: workers.busy,
+        cpus: cpus.clone(),
+        ring_overflows: workers.overflows,
+        ..instrument::of_worker(&workers.counters, workers.clock, &workers.usage, disturbance)
     }
-    if *wait == WaitMode::Block && common.wait != Some(WaitMode::Block) {
-        let mut accepts = workers.outcome.accepts.iter();
-        client.wait_reason = accepts.find_map(|a| a.wait_reason.clone());
-    }
-    client.worker_busy_max = workers.busy;
-    client.cpus.clone_from(cpus);
-    client.ring_overflows = workers.overflows;
-    client
 }
 
 /// One block for the server: where several sessions or servers answered, the worst figures of them
@@ -289,68 +280,49 @@ fn server_cpu(figures: &[Figures]) -> Option<CpuUse> {
     }
     let sum =
         |of: fn(&Figures) -> u64| workers.values().map(|&f| of(f)).fold(0, u64::saturating_add);
-    let machine = workers.values().map(|f| f.cpu);
-    let machine = machine.into_iter().find(|cpu| cpu.machine_busy.is_some());
-    let machine = machine.unwrap_or_default();
-    (!workers.is_empty()).then(|| CpuUse {
-        machine_softirq: machine.machine_softirq,
-        machine_softnet_dropped: machine.machine_softnet_dropped,
-        machine_softnet_squeezed: machine.machine_softnet_squeezed,
-        ..cpu_use(
-            sum(|f| f.cpu.user_ns),
-            sum(|f| f.cpu.system_ns),
-            machine.machine_busy,
-            sum(|f| f.cpu_operations),
-            sum(|f| f.cpu_bytes),
-        )
-        .with_polling(Some(sum(|f| f.cpu.polling_ns.unwrap_or(0))))
-    })
+    let mut machines = workers.values().map(|f| f.cpu);
+    let machine = machines.find(|cpu| cpu.machine_busy.is_some()).unwrap_or_default();
+    let used =
+        CpuUse { user_ns: sum(|f| f.cpu.user_ns), system_ns: sum(|f| f.cpu.system_ns), ..machine };
+    let (operations, bytes) = (sum(|f| f.cpu_operations), sum(|f| f.cpu_bytes));
+    let polling_ns = sum(|f| f.cpu.polling_ns.unwrap_or(0));
+    (!workers.is_empty()).then(|| per_piece(used, operations, bytes, polling_ns))
 }
 
+/// CPU time that was used over so many operations and bytes.
 #[expect(clippy::cast_precision_loss, reason = "a quotient of two measured numbers")]
-fn cpu_use(
-    user_ns: u64,
-    system_ns: u64,
-    machine_busy: Option<f64>,
-    operations: u64,
-    bytes: u64,
-) -> CpuUse {
-    let used = user_ns.saturating_add(system_ns) as f64;
+fn per_piece(used: CpuUse, operations: u64, bytes: u64, polling_ns: u64) -> CpuUse {
+    let used_ns = used.user_ns.saturating_add(used.system_ns) as f64;
     let mib = bytes as f64 / f64::from(1 << 20);
     CpuUse {
-        user_ns,
-        system_ns,
-        machine_busy,
-        per_operation_ns: (operations > 0).then(|| used / operations as f64),
-        per_mib_ns: (bytes > 0).then(|| used / mib),
-        ..CpuUse::default()
+        per_operation_ns: (operations > 0).then(|| used_ns / operations as f64),
+        per_mib_ns: (bytes > 0).then(|| used_ns / mib),
+        ..used
     }
+    .with_polling(Some(polling_ns))
 }
 
-/// What a step leaves untold, so that nothing that was not told is taken for nothing.
-pub(crate) fn untold(step: &StepResult) -> Vec<Warning> {
+/// What a step leaves unreported, so that nothing that was not reported is taken for nothing.
+pub(crate) fn unreported(step: &StepResult) -> Vec<Warning> {
     let Some(bandwidth) = &step.bandwidth else {
         return Vec::new();
     };
     let flows = [("up", &bandwidth.up), ("down", &bandwidth.down)];
-    let untold = |(way, flow): (&str, &Option<Flow>)| {
+    let unreported = |(way, flow): (&str, &Option<Flow>)| {
         let flow = flow.as_ref().filter(|flow| flow.untold_streams > 0)?;
-        let acknowledged = match flow.acknowledged_bytes {
-            Some(bytes) => format!("; at least {bytes} bytes of theirs were acknowledged"),
-            None => String::new(),
-        };
-        Some(Warning {
-            code: "receiver-untold".to_owned(),
-            message: format!(
-                "{way}: what the receiving end got of {} stream{} is not known, and not in the figures: {} bytes were \
-                 sent in all, {} are known to have been received{acknowledged}",
-                flow.untold_streams,
-                if flow.untold_streams == 1 { "" } else { "s" },
-                flow.sent_bytes,
-                flow.received_bytes
-            ),
-            advice: "see the errors: run again once the server stays".to_owned(),
-        })
+        let acknowledged = flow.acknowledged_bytes.map_or_else(String::new, |bytes| {
+            format!("; at least {bytes} bytes of theirs were acknowledged")
+        });
+        let message = format!(
+            "{way}: what the receiving end got of {} stream{} is not known, and not in the figures: {} bytes were \
+             sent in all, {} are known to have been received{acknowledged}",
+            flow.untold_streams,
+            if flow.untold_streams == 1 { "" } else { "s" },
+            flow.sent_bytes,
+            flow.received_bytes
+        );
+        let advice = "see the errors: run again once the server stays";
+        Some(Warning::new("receiver-untold", message, advice))
     };
-    flows.into_iter().filter_map(untold).collect()
+    flows.into_iter().filter_map(unreported).collect()
 }

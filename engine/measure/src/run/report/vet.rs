@@ -22,24 +22,19 @@ const BEFORE_AND_AFTER: u64 = 1 << 30;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
-    /// How long the run has lasted.
     pub(crate) wall: Nanos,
     /// Requests that this end has sent in it, where none can have come twice.
     pub(crate) requests: Option<u64>,
 }
 
 impl Bounds {
+    /// Nothing takes longer, nanoseconds, and nothing is done more often than once in a nanosecond.
     fn longest_ns(&self) -> u64 {
         self.wall.0.saturating_add(SLACK.0)
     }
 
     fn most_bytes(&self) -> u64 {
         self.longest_ns().saturating_mul(BYTES_PER_NS)
-    }
-
-    /// Nothing is done more often than once in a nanosecond.
-    fn most_often(&self) -> u64 {
-        self.longest_ns()
     }
 }
 
@@ -68,13 +63,10 @@ pub(crate) fn vet(figures: &mut Figures, bounds: &Bounds) -> Vec<String> {
         (figures.residence_hdr, figures.residence_count) = (None, 0);
     }
     if let Some(text) = &figures.residence_hdr {
-        let told = Distribution::decode(text).ok();
-        let can_be = told.as_ref().is_some_and(|told| {
-            let count = told.count();
-            let longest_told = told.max_ns().unwrap_or(0);
-            count == figures.residence_count && longest_told <= longest
-        });
-        if !can_be {
+        let can_be = |told: Distribution| {
+            told.count() == figures.residence_count && told.max_ns().unwrap_or(0) <= longest
+        };
+        if !Distribution::decode(text).is_ok_and(can_be) {
             wrong.push("residence times that do not add up".to_owned());
             (figures.residence_hdr, figures.residence_count) = (None, 0);
         }
@@ -116,28 +108,24 @@ fn is_share(share: f64) -> bool {
 }
 
 fn impossible_instrument(told: &Instrument, longest: u64) -> Option<String> {
-    let beyond = |what: &str, ns: u64| Some(format!("{} {what}", Nanos(ns)));
-    let cpus = u64::try_from(told.cpus.len()).map_or(1, |n| n.clamp(1, u64::from(CPUS_MAX)));
-    let steal = told.steal_ns.unwrap_or(0);
-    if steal > longest.saturating_mul(cpus) {
-        return beyond("of steal", steal);
-    }
-    let throttled = told.throttled_ns.unwrap_or(0);
-    if throttled > longest.saturating_mul(u64::from(CPUS_MAX)) {
-        return beyond("throttled", throttled);
-    }
+    let most = u64::from(CPUS_MAX);
+    let cpus = u64::try_from(told.cpus.len()).map_or(1, |n| n.clamp(1, most));
+    let in_loop = |ns| ("in its loop", ns, 1);
     let times = [
-        told.clock_ns,
-        told.clock_granularity_ns,
-        told.turn_p50_ns,
-        told.turn_p99_ns,
-        told.turn_max_ns,
-        told.gap_p99_ns,
-        told.wakeup_p99_ns.unwrap_or(0),
-        told.batch_bound_ns,
+        ("of steal", told.steal_ns.unwrap_or(0), cpus),
+        ("throttled", told.throttled_ns.unwrap_or(0), most),
+        in_loop(told.clock_ns),
+        in_loop(told.clock_granularity_ns),
+        in_loop(told.turn_p50_ns),
+        in_loop(told.turn_p99_ns),
+        in_loop(told.turn_max_ns),
+        in_loop(told.gap_p99_ns),
+        in_loop(told.wakeup_p99_ns.unwrap_or(0)),
+        in_loop(told.batch_bound_ns),
     ];
-    if let Some(ns) = times.into_iter().find(|ns| *ns > longest) {
-        return beyond("in its loop", ns);
+    let is_beyond = |(_, ns, threads): &(&str, u64, u64)| *ns > longest.saturating_mul(*threads);
+    if let Some((what, ns, _)) = times.into_iter().find(is_beyond) {
+        return Some(format!("{} {what}", Nanos(ns)));
     }
     let counts = [
         told.involuntary_switches,
@@ -158,7 +146,7 @@ fn cpu_can_be(figures: &Figures, bounds: &Bounds) -> bool {
     let shares = [cpu.machine_busy, cpu.machine_softirq];
     used.is_some_and(|used| used <= bounds.longest_ns())
         && shares.into_iter().flatten().all(is_share)
-        && figures.cpu_operations <= bounds.most_often()
+        && figures.cpu_operations <= bounds.longest_ns()
         && figures.cpu_bytes <= bounds.most_bytes()
 }
 
@@ -188,7 +176,7 @@ fn sent_can_be(sent: &Sent, bounds: &Bounds) -> bool {
     let lateness = sent.lateness_hdr.as_deref().map(Distribution::decode);
     let latest = lateness.and_then(|read| read.ok()?.max_ns());
     times.into_iter().all(|ns| ns <= longest)
-        && sends.into_iter().all(|count| count <= bounds.most_often())
+        && sends.into_iter().all(|count| count <= bounds.longest_ns())
         && sent.bytes <= bounds.most_bytes()
         && sent.unsent <= bounds.most_bytes()
         && is_share(copied)
@@ -206,7 +194,7 @@ fn received_can_be(received: &Received, bounds: &Bounds) -> bool {
         && received.jitter_ns.unwrap_or(0) <= bounds.longest_ns()
         && least.is_some_and(|least| least <= received.bytes)
         && received.reordered <= received.datagrams
-        && received.duplicated <= bounds.most_often()
+        && received.duplicated <= bounds.longest_ns()
         && adds_up(&received.blocks.bytes)
         && adds_up(&received.series)
 }
@@ -215,25 +203,20 @@ fn received_can_be(received: &Received, bounds: &Bounds) -> bool {
 /// nobody sent, beyond what was under way around the measured phase.
 pub(crate) fn vet_against(own: &StreamFigures, theirs: &mut StreamFigures) -> Option<String> {
     let most = |bytes: u64| bytes.saturating_mul(2).saturating_add(BEFORE_AND_AFTER);
-    let went = own.sent.as_ref().map(|sent| sent.bytes);
-    let came = own.received.as_ref().map(|received| received.bytes);
-    if let Some(went) = went
-        && let Some(received) = theirs.received.take_if(|told| told.bytes > most(went))
+    if let Some(Sent { bytes: went, .. }) = &own.sent
+        && let Some(received) = theirs.received.take_if(|told| told.bytes > most(*went))
     {
         return Some(format!("{} bytes received of {went} sent", received.bytes));
     }
-    if let Some(came) = came
-        && let Some(sent) = theirs.sent.take_if(|told| told.bytes > most(came))
-    {
-        return Some(format!("{} bytes sent, of which {came} came", sent.bytes));
-    }
-    None
+    let came = own.received.as_ref()?.bytes;
+    let sent = theirs.sent.take_if(|told| told.bytes > most(came))?;
+    Some(format!("{} bytes sent, of which {came} came", sent.bytes))
 }
 
 /// Replies that were told to have been held for longer than they took in all, which were not
 /// recorded; in words.
 pub(crate) fn residences(recording: &Recording) -> Vec<String> {
-    match recording.impossible_residences() {
+    match recording.impossible_residences {
         0 => Vec::new(),
         count => vec![format!("{count} replies held for longer than their whole round trip")],
     }
@@ -245,16 +228,14 @@ pub(crate) fn warning(mut wrong: Vec<String>) -> Option<Warning> {
     wrong.dedup();
     let more = wrong.len().saturating_sub(3);
     wrong.truncate(3);
-    let what = wrong.join(", ");
-    let more = if more > 0 { format!(", and {more} more") } else { String::new() };
-    (!what.is_empty()).then(|| Warning {
-        code: "impossible-figures".to_owned(),
-        message: format!(
-            "the server reported impossible figures: {what}{more}; they are left out of the report"
-        ),
-        advice: "the server or its machine is broken, or something else answers in its place: check what listens there"
-            .to_owned(),
-    })
+    let mut what = wrong.join(", ");
+    if more > 0 {
+        what += &format!(", and {more} more");
+    }
+    let message =
+        format!("the server reported impossible figures: {what}; they are left out of the report");
+    let advice = "the server or its machine is broken, or something else answers in its place: check what listens there";
+    (!what.is_empty()).then(|| Warning::new("impossible-figures", message, advice))
 }
 
 #[cfg(test)]
@@ -314,15 +295,11 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_is_left_as_it_is() {
+    fn what_cannot_be_is_left_out_and_said() {
         let mut figures = honest();
         assert_eq!(vet(&mut figures, &bounds()), Vec::<String>::new());
-        assert_eq!(figures, honest());
+        assert_eq!(figures, honest(), "what can be is left as it is");
         assert_eq!(warning(Vec::new()), None);
-    }
-
-    #[test]
-    fn what_cannot_be_is_left_out_and_said() {
         type Change = fn(&mut Figures);
         let steal: Change = |f| f.instrument.steal_ns = Some(u64::MAX);
         let cases: [(Change, &str); 10] = [
@@ -374,18 +351,19 @@ mod tests {
 
     #[test]
     fn nobody_receives_what_nobody_sent() {
-        let own =
-            StreamFigures { sent: Some(Sent { bytes: 1_000, ..Sent::default() }), received: None };
-        let told = |bytes| StreamFigures {
+        let sent = Some(Sent { bytes: 1_000, ..Sent::default() });
+        let own = StreamFigures { sent, received: None };
+        let theirs = |bytes| StreamFigures {
             sent: None,
             received: Some(Received { bytes, ..Received::default() }),
         };
-        let mut theirs = told(900);
-        assert_eq!(vet_against(&own, &mut theirs), None);
-        let mut theirs = told(1 << 40);
-        let wrong = vet_against(&own, &mut theirs).unwrap();
-        assert_eq!(wrong, "1099511627776 bytes received of 1000 sent");
-        assert_eq!(theirs.received, None);
+        assert_eq!(vet_against(&own, &mut theirs(900)), None);
+        let mut more = theirs(1 << 40);
+        let wrong = vet_against(&own, &mut more).unwrap();
+        assert_eq!(
+            (wrong.as_str(), more.received),
+            ("1099511627776 bytes received of 1000 sent", None)
+        );
     }
 
     /// Every number of the document in turn, and all at once, as a hostile server may write it.

@@ -66,7 +66,6 @@ pub(crate) struct LiveProgress {
 }
 
 impl LiveProgress {
-    /// For the calling thread.
     pub(super) fn new(
         lives: LiveCounters,
         own: usize,
@@ -84,7 +83,6 @@ impl LiveProgress {
         }
     }
 
-    /// What the thread used in the measured phase.
     pub(super) const fn used(&self) -> CpuTimes {
         self.used
     }
@@ -143,14 +141,14 @@ impl ProgressSink for LiveProgress {
     }
 }
 
-/// The launching thread's end of the streams: an entry is told when every worker's is there.
+/// The launching thread's end of the streams: an entry is shown when every worker's is there.
 pub(super) struct Merger {
     spare: Sender<Box<LiveEntry>>,
     full: Receiver<Box<LiveEntry>>,
     workers: usize,
     partly: BTreeMap<usize, (usize, LiveEntry)>,
-    /// Entries up to here were told, or left out for good.
-    told: usize,
+    /// Entries up to here were shown, or left out for good.
+    shown: usize,
 }
 
 impl Merger {
@@ -161,15 +159,14 @@ impl Merger {
         for _ in 0..entries {
             let _ = spare_tx.try_send(Box::default());
         }
-        let merger = Self { spare: spare_tx, full, workers, partly: BTreeMap::new(), told: 0 };
+        let merger = Self { spare: spare_tx, full, workers, partly: BTreeMap::new(), shown: 0 };
         (merger, Stream { spare, full: full_tx })
     }
 
-    pub(super) fn tell(&mut self, params: &Params, observer: &mut dyn Observer) {
+    pub(super) fn show(&mut self, params: &Params, observer: &mut dyn Observer) {
         while let Ok(entry) = self.full.try_recv() {
-            let index = entry.index();
-            let (count, merged) =
-                self.partly.entry(index).or_insert_with(|| (0, LiveEntry::default()));
+            let index = entry.index;
+            let (count, merged) = self.partly.entry(index).or_default();
             if *count == 0 {
                 merged.clone_from(&entry);
             } else {
@@ -180,19 +177,19 @@ impl Merger {
             if *count == self.workers
                 && let Some((_, merged)) = self.partly.remove(&index)
             {
-                self.told = self.told.max(index + 1);
-                observer.interval(params, &summary::interval(&merged.view()));
+                self.shown = self.shown.max(index + 1);
+                observer.interval(params, &summary::interval(&merged));
             }
         }
     }
 
     /// Every worker has ended, by count not all of them in the same entry: the entries behind the
-    /// last one that all came to are told as they are. One before it lacks what a worker had no
+    /// last one that all came to are shown as they are. One before it lacks what a worker had no
     /// spare entry for.
     pub(super) fn finish(&mut self, params: &Params, observer: &mut dyn Observer) {
-        self.tell(params, observer);
-        for (_, (_, entry)) in self.partly.split_off(&self.told) {
-            observer.interval(params, &summary::interval(&entry.view()));
+        self.show(params, observer);
+        for (_, (_, entry)) in self.partly.split_off(&self.shown) {
+            observer.interval(params, &summary::interval(&entry));
         }
     }
 }
@@ -205,9 +202,9 @@ mod tests {
     use tare_units::{Instant, Nanos};
 
     #[derive(Default)]
-    struct Told(Vec<(u64, u64)>);
+    struct Shown(Vec<(u64, u64)>);
 
-    impl Observer for Told {
+    impl Observer for Shown {
         fn interval(&mut self, _: &Params, interval: &Interval) {
             self.0.push((interval.at_ns, interval.completed));
         }
@@ -230,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_worker_to_end_tells_and_no_other() {
+    fn the_last_worker_to_end_says_so_and_no_other() {
         let (over, is_over) = AllDone::new(2);
         over.one_ends();
         assert!(is_over.try_recv().is_err());
@@ -248,27 +245,26 @@ mod tests {
         for (worker, count) in workers.iter_mut().zip([1, 10, 100]) {
             worker.responses(count);
         }
-        let told = workers.map(|worker| worker.responses_elsewhere());
-        assert_eq!(told, [110, 101, 11]);
+        assert_eq!(workers.map(|worker| worker.responses_elsewhere()), [110, 101, 11]);
     }
 
     #[test]
-    fn entries_that_only_some_workers_came_to_are_told_in_the_end() {
+    fn entries_that_only_some_workers_came_to_are_shown_in_the_end() {
         let (mut merger, stream) = Merger::new(2);
         let worker =
             |own| LiveProgress::new(Arc::default(), own, Some(stream.clone()), AllDone::new(2).0);
         let (mut short, mut long) = (worker(0), worker(1));
-        let mut told = Told::default();
+        let mut shown = Shown::default();
         for entry in 0..4 {
             if entry < 2 {
                 short.entry_ends(&series(2), entry);
             }
             long.entry_ends(&series(4), entry);
-            merger.tell(&Params::default(), &mut told);
+            merger.show(&Params::default(), &mut shown);
         }
         let ms = |n: u64| n * 10_000_000;
-        assert_eq!(told.0, [(ms(1), 2), (ms(2), 2)]);
-        merger.finish(&Params::default(), &mut told);
-        assert_eq!(told.0[2..], [(ms(3), 1), (ms(4), 1)]);
+        assert_eq!(shown.0, [(ms(1), 2), (ms(2), 2)]);
+        merger.finish(&Params::default(), &mut shown);
+        assert_eq!(shown.0[2..], [(ms(3), 1), (ms(4), 1)]);
     }
 }

@@ -12,18 +12,17 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
 use crossbeam::utils::CachePadded;
 
 use super::observe::Observer;
+use super::plan::Common;
+use super::setting::Setting;
+use crate::schedule::Share;
 use crate::worker::outcome::Outcome;
 use crate::worker::{ClientRole, Role};
-use tare_driver::Backend;
 use tare_driver::clock::{Clock, MonotonicClock};
 use tare_driver::epoll::EpollDriver;
 use tare_driver::uring::UringDriver;
 use tare_host::guard::{ConntrackGuard, ListenerGuard};
-use tare_host::observation::Observation;
-use tare_host::observed::Watching;
 use tare_host::usage::Disturbance;
 use tare_proto::hello::WaitMode;
-use tare_stats::histogram::{Extent, RecordingSpec};
 use tare_stats::result::{Observed, Params, Warning};
 use tare_units::control::Interrupt;
 use tare_units::error::{Error, Result};
@@ -31,7 +30,7 @@ use tare_units::{Instant, Nanos};
 
 pub(crate) use live::LiveProgress;
 use live::{AllDone, LiveCounters, Merger};
-use watch::{LOOK, PhaseProbe, Supervisor};
+use watch::{LOOK, Supervisor};
 pub(super) use worker::WorkerResult;
 use worker::{Arrived, Assignment, Go, work};
 
@@ -40,33 +39,26 @@ const START_DELAY: Nanos = Nanos::from_millis(2);
 
 /// How the workers of one step run, whatever they measure.
 #[derive(Debug)]
-pub(crate) struct StepPlan {
+pub(crate) struct StepPlan<'a> {
+    pub(crate) at: &'a Setting,
+    pub(crate) common: &'a Common,
+    /// One per worker.
     pub(crate) cpus: Vec<u32>,
-    /// Each worker has a table of descriptors of its own.
-    pub(crate) separate: bool,
-    pub(crate) backend: Backend,
     pub(crate) warmup: Nanos,
     /// Length of the measured phase, where it ends by time.
     pub(crate) duration: Option<Nanos>,
-    /// How to wait, unless the peer cannot.
-    pub(crate) wait: WaitMode,
     /// The wait mode was chosen by default: where the server cannot spin, the client does not
     /// either.
     pub(crate) wait_is_default: bool,
-    pub(crate) interval: Nanos,
     /// What the workers' counters count is payload in bytes, not operations.
     pub(crate) counts_bytes: bool,
     /// The step starts only once every worker has a connection; else once one of them has, and the
     /// others go on trying.
     pub(crate) needs_all: bool,
-    /// What to look at beside.
-    pub(crate) observe: Vec<Observation>,
     /// Stop before the conntrack table is full.
     pub(crate) guard: Option<ConntrackGuard>,
     /// Where it is an address of this machine, overflows of its listeners are counted.
     pub(crate) listener: Option<SocketAddr>,
-    /// Ends the step.
-    pub(crate) interrupt: Interrupt,
 }
 
 #[derive(Debug)]
@@ -91,7 +83,7 @@ pub(crate) struct StepOutcome<T> {
 /// long before a due time it is to stop sleeping; `finish` takes a finished role apart, and `merge`
 /// adds another worker's tally.
 pub(crate) fn run<C, T, F>(
-    plan: StepPlan,
+    plan: StepPlan<'_>,
     params: &Params,
     clients: Vec<F>,
     finish: fn(C) -> (T, Outcome, LiveProgress),
@@ -104,15 +96,15 @@ where
     T: Send,
 {
     let listeners = plan.listener.and_then(ListenerGuard::begin);
-    let mut edges = PhaseProbe::new(Watching::find(&plan.observe));
-    let local = plan.interrupt.of_part();
+    let local = plan.at.interrupt.of_part();
+    let workers = plan.cpus.len();
+    let (over, is_over) = AllDone::new(workers);
+    let (arrived_tx, arrived) = bounded(workers);
+    let lives: LiveCounters = (0..workers).map(|_| CachePadded::default()).collect();
+    let merging = observer.wants_intervals() && !plan.counts_bytes;
+    let (merger, stream) = merging.then(|| Merger::new(workers)).unzip();
+    let mut watch = Supervisor::new(&plan, params, &lives, &local, merger, is_over);
     let ran = std::thread::scope(|scope| {
-        let workers = plan.cpus.len();
-        let (over, is_over) = AllDone::new(workers);
-        let (arrived_tx, arrived) = bounded(workers);
-        let lives: LiveCounters = (0..workers).map(|_| CachePadded::default()).collect();
-        let merging = observer.wants_intervals() && !plan.counts_bytes;
-        let (merger, stream) = merging.then(|| Merger::new(workers)).unzip();
         let (mut gos, mut threads) = (Vec::new(), Vec::new());
         for (own, client) in clients.into_iter().enumerate() {
             let (go_tx, go) = bounded(1);
@@ -135,25 +127,13 @@ where
                 .map_err(|e| Error::environment(format!("no thread for a worker: {e}")))?;
             threads.push(thread);
         }
-        drop(arrived_tx);
-        drop(over);
+        drop((arrived_tx, over));
         let ended = || threads.iter().any(ScopedJoinHandle::is_finished);
         let decision = decide(&plan, &arrived, ended);
         for go in &gos {
             let _ = go.try_send(decision);
         }
-        let mut watch = Supervisor {
-            plan: &plan,
-            params,
-            lives: &lives,
-            local: &local,
-            merger,
-            is_over,
-            told: 0,
-            told_bytes: 0,
-            stopped: None,
-        };
-        watch.run(decision, &threads, &mut edges, observer);
+        watch.run(decision, &threads, observer);
         let (workers, stopped) = join(threads, merge, watch.stopped.take());
         match workers {
             Some(workers) => Ok((decision, workers, stopped)),
@@ -164,14 +144,13 @@ where
     let (decision, workers, stopped) = ran?;
     let (began, wait) = match decision {
         Go::Start { t0, wait } => (wall_clock_at(t0 + plan.warmup), wait),
-        Go::Abandon => (None, plan.wait),
+        Go::Abandon => (None, plan.at.wait),
     };
-    let (disturbance, observed) = edges.into_seen();
+    let (disturbance, observed) = watch.into_seen();
     let cpus = plan.cpus;
     Ok(StepOutcome { workers, disturbance, observed, cpus, wait, began, stopped, overflow })
 }
 
-/// What the wall clock shows at an instant not far off.
 fn wall_clock_at(instant: Instant) -> Option<jiff::Timestamp> {
     let (now, wall) = (MonotonicClock.now(), jiff::Timestamp::now());
     let signed = |span: Nanos| i64::try_from(span.0).unwrap_or(i64::MAX);
@@ -202,30 +181,21 @@ fn join<T>(
     (merged, stopped)
 }
 
-/// The share of worker `index` of `workers` in `total`: the first ones take one more where it does
-/// not divide.
-pub(crate) fn deal(total: u64, index: u32, workers: u32) -> u64 {
-    let (index, workers) = (u64::from(index), u64::from(workers.max(1)));
-    total / workers + u64::from(index < total % workers)
-}
-
-/// The recording of a worker whose measured phase ends by that count or, where there is none, by
-/// time.
-pub(crate) fn recording_of(
-    count: Option<u64>,
-    duration: Option<Nanos>,
-    interval: Nanos,
-    open_loop: bool,
-) -> RecordingSpec {
-    let extent = match (count, duration) {
-        (Some(count), _) => Extent::Count(count),
-        (None, duration) => Extent::Time(duration.unwrap_or(Nanos::from_secs(1))),
-    };
-    RecordingSpec { extent, interval, open_loop }
+/// What falls to each of so many workers: its share, the connections of those before it, and its
+/// own.
+pub(crate) fn shares(workers: usize, connections: u32) -> impl Iterator<Item = (Share, u32, u32)> {
+    let workers = u32::try_from(workers).unwrap_or(u32::MAX);
+    let mut first = 0;
+    (0..workers).map(move |worker| {
+        let share = Share::new(worker, workers);
+        let own = u32::try_from(share.of(u64::from(connections))).unwrap_or(u32::MAX);
+        first += own;
+        (share, first - own, own)
+    })
 }
 
 /// Waits until every worker is connected, and decides whether to start.
-fn decide(plan: &StepPlan, arrived: &Receiver<Arrived>, ended: impl Fn() -> bool) -> Go {
+fn decide(plan: &StepPlan<'_>, arrived: &Receiver<Arrived>, ended: impl Fn() -> bool) -> Go {
     let mut alive = 0;
     let mut server_spins = true;
     let mut waiting = plan.cpus.len();
@@ -236,20 +206,17 @@ fn decide(plan: &StepPlan, arrived: &Receiver<Arrived>, ended: impl Fn() -> bool
                 alive += usize::from(one.alive);
                 server_spins &= one.server_spins;
             }
-            Err(RecvTimeoutError::Timeout) => {
-                if ended() && arrived.is_empty() {
-                    return Go::Abandon;
-                }
-            }
+            Err(RecvTimeoutError::Timeout) if ended() && arrived.is_empty() => return Go::Abandon,
+            Err(RecvTimeoutError::Timeout) => {}
             // A worker's thread has ended before it arrived: its error is found when it is joined.
             Err(RecvTimeoutError::Disconnected) => return Go::Abandon,
         }
     }
     let needed = if plan.needs_all { plan.cpus.len() } else { 1 };
-    if alive < needed || plan.interrupt.is_raised() {
+    if alive < needed || plan.at.interrupt.is_raised() {
         return Go::Abandon;
     }
-    let wait = match plan.wait {
+    let wait = match plan.at.wait {
         WaitMode::Spin if plan.wait_is_default && !server_spins => WaitMode::Block,
         wait => wait,
     };
@@ -259,9 +226,10 @@ fn decide(plan: &StepPlan, arrived: &Receiver<Arrived>, ended: impl Fn() -> bool
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::worker::destination::Destination;
 
     #[test]
-    fn an_instant_is_told_by_the_wall_clock() {
+    fn an_instant_has_its_time_by_the_wall_clock() {
         let now = MonotonicClock.now();
         let second = Nanos::from_secs(1);
         let at = |instant| wall_clock_at(instant).unwrap().as_nanosecond();
@@ -271,22 +239,8 @@ mod tests {
 
     /// What is decided once `alive` of four workers have a connection.
     fn decided(needs_all: bool, alive: usize) -> Go {
-        let plan = StepPlan {
-            cpus: vec![0; 4],
-            separate: false,
-            backend: Backend::Epoll,
-            warmup: Nanos::ZERO,
-            duration: None,
-            wait: WaitMode::Block,
-            wait_is_default: false,
-            interval: Nanos::from_secs(1),
-            counts_bytes: false,
-            needs_all,
-            observe: Vec::new(),
-            guard: None,
-            listener: None,
-            interrupt: Interrupt::default(),
-        };
+        let (at, common) = (Setting::at(Destination::Unix("/x".into())), Common::default());
+        let plan = StepPlan { cpus: vec![0; 4], needs_all, ..at.step_plan(&common, 4) };
         let (tell, arrived) = bounded(4);
         for worker in 0..4 {
             let arrived = Arrived { alive: worker < alive, server_spins: true };
@@ -301,16 +255,5 @@ mod tests {
         assert!(starts(decided(false, 1)) && starts(decided(false, 4)));
         assert!(!starts(decided(false, 0)));
         assert!(starts(decided(true, 4)) && !starts(decided(true, 3)));
-    }
-
-    #[test]
-    fn shares_add_up_with_no_remainder_lost() {
-        for total in [0, 1, 7, 100, 101] {
-            for workers in 1..6 {
-                let sum: u64 = (0..workers).map(|w| deal(total, w, workers)).sum();
-                assert_eq!(sum, total);
-            }
-        }
-        assert_eq!((deal(7, 0, 3), deal(7, 1, 3), deal(7, 2, 3)), (3, 2, 2));
     }
 }

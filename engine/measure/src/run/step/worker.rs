@@ -73,11 +73,9 @@ impl<T> WorkerResult<T> {
 }
 
 pub(super) struct Assignment<'a, C, T, F> {
-    pub(super) plan: &'a StepPlan,
+    pub(super) plan: &'a StepPlan<'a>,
     pub(super) own: usize,
-    /// Makes the role.
     pub(super) client: F,
-    /// Takes the finished role apart.
     pub(super) finish: fn(C) -> (T, Outcome, LiveProgress),
     pub(super) lives: LiveCounters,
     pub(super) stream: Option<Stream>,
@@ -109,16 +107,13 @@ where
     // on unpinned, and the involuntary switches tell.
     let _ = affinity::pin_current_thread(plan.cpus[assignment.own]);
     let _ = tuning::set_timer_slack_ns(1);
-    if plan.separate {
-        let refused = |errno| {
-            Error::environment(format!(
-                "no table of descriptors for each worker (close_range: {errno})"
-            ))
-            .remedy("raise the limit instead: ulimit -Hn")
-        };
-        rlimit::separate_descriptors().map_err(refused)?;
+    if plan.at.separate {
+        rlimit::separate_descriptors().map_err(|errno| {
+            let what = format!("no table of descriptors for each worker (close_range: {errno})");
+            Error::environment(what).remedy("raise the limit instead: ulimit -Hn")
+        })?;
     }
-    let backend = plan.backend;
+    let backend = plan.at.chosen.backend;
     let driver = backend::open(backend).map_err(|error| backend::unopened(backend, &error))?;
     let failed = |error| Error::environment(format!("a worker has failed: {error}"));
     let result = match driver {
@@ -143,7 +138,7 @@ where
 {
     let clock = MonotonicClock;
     let quality = clock.quality();
-    let sleeps = assignment.plan.wait != WaitMode::Spin;
+    let sleeps = assignment.plan.at.wait != WaitMode::Spin;
     let mut wakeups = sleeps.then(|| tuning::measure_wakeup(WAKEUP_SAMPLES));
     let capabilities = driver.capabilities().clone();
     let gauge =
@@ -155,11 +150,9 @@ where
     client.connect(io, clock.now())?;
     worker.run_until(ClientRole::is_ready)?;
     let client = worker.role();
-    let arrived = Arrived {
-        alive: client.is_alive(),
-        server_spins: client.accepts().iter().all(|accept| accept.wait != WaitMode::Block),
-    };
-    let _ = assignment.arrived.send(arrived);
+    let mut accepts = client.accepts().iter();
+    let server_spins = accepts.all(|accept| accept.wait != WaitMode::Block);
+    let _ = assignment.arrived.send(Arrived { alive: client.is_alive(), server_spins });
     // So that the launching thread notices when every worker has either arrived or ended.
     drop(assignment.arrived);
     let mut waited = WaitMode::Block;

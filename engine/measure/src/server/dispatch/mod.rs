@@ -10,12 +10,12 @@ use crossbeam::channel::{Sender, unbounded};
 
 use super::Log;
 use super::sessions::{SessionPermit, SessionTable};
-use super::threads::{HttpThread, ServerMeter, WorkerThread};
-use crate::server::plan::ServePlan;
+use super::threads::{ServerMeter, WorkerThread, queued_max};
+use crate::server::plan::{HttpSettings, ServePlan};
 use crate::server::worker::front::{Arrival, Dispatch};
-use crate::server::worker::http::{HttpArrival, HttpSettings};
+use crate::server::worker::http::{HttpArrival, HttpServer, Inbox, inbox};
 use crate::server::worker::{Admitted, SessionLimits, Sessions, memory_bytes};
-use tare_driver::clock::{Clock, MonotonicClock};
+use tare_driver::clock::{Clock, MonotonicClock, RealtimeOffset};
 use tare_driver::probe::Chosen;
 use tare_driver::sys::random;
 use tare_driver::{Backend, BackendChoice};
@@ -29,12 +29,6 @@ use tare_stats::result::Environment;
 use tare_units::error::{Error, Result};
 use tare_units::limits::ONE_GO_MAX;
 use tare_units::text::Id;
-
-#[derive(Debug)]
-struct SessionWorker {
-    inbox: Sender<Admitted<OwnedFd, SessionPermit>>,
-    thread: WorkerThread,
-}
 
 #[derive(Debug)]
 pub(super) struct Admission {
@@ -54,8 +48,8 @@ pub(super) struct Dispatcher {
     /// The client that `environment` names the device towards.
     routed_to: Option<IpAddr>,
     chosen: HashMap<BackendAsked, std::result::Result<Chosen, Error>>,
-    workers: HashMap<(Backend, u32), SessionWorker>,
-    http: Option<HttpThread>,
+    workers: HashMap<(Backend, u32), WorkerThread<Sender<Admitted<OwnedFd, SessionPermit>>>>,
+    http: Option<WorkerThread<Inbox<OwnedFd>>>,
     /// The log says already that HTTP clients are not served.
     http_denied: bool,
     sessions: Arc<SessionTable>,
@@ -153,7 +147,7 @@ impl Dispatcher {
 
     fn ensure_worker(&mut self, backend: Backend, cpu: u32) -> Result<()> {
         let key = (backend, cpu);
-        if self.workers.get(&key).is_some_and(|worker| worker.thread.is_running()) {
+        if self.workers.get(&key).is_some_and(WorkerThread::is_running) {
             return Ok(());
         }
         let (inbox, admitted) = unbounded();
@@ -162,9 +156,9 @@ impl Dispatcher {
         let (stopping, datagrams) = (Arc::clone(&self.stopping), Arc::clone(&self.datagrams));
         let role =
             move || Sessions::new(admitted, limits, datagrams, ServerMeter::new(cpu, stopping));
-        let (name, log) = (format!("tare-serve-{cpu}"), Arc::clone(&self.log));
-        let thread = WorkerThread::start("a worker", name, backend, cpu, log, role)?;
-        self.workers.insert(key, SessionWorker { inbox, thread });
+        let name = ("a worker", format!("tare-serve-{cpu}"));
+        let worker = WorkerThread::start(name, backend, cpu, &self.log, inbox, role)?;
+        self.workers.insert(key, worker);
         Ok(())
     }
 
@@ -193,20 +187,14 @@ impl Dispatcher {
     }
 
     fn ensure_http(&mut self) -> Result<()> {
-        if self.http.as_ref().is_some_and(|http| http.worker.is_running()) {
+        if self.http.as_ref().is_some_and(WorkerThread::is_running) {
             return Ok(());
         }
         let Some(plan) = &self.plan.http else {
             return Err(Error::usage("an HTTP client connected: HTTP is switched off (--no-http)"));
         };
         let (wait, reason) = self.grant(plan.wait, false);
-        let settings = HttpSettings {
-            wait,
-            idle: self.plan.idle_timeout,
-            connections_max: plan.max_connections,
-            seed: plan.seed,
-            stalls: plan.stalls.clone(),
-        };
+        let settings = HttpSettings { wait, ..plan.clone() };
         if let Some(reason) = reason {
             (self.log)("server", &format!("HTTP: {reason}"));
         }
@@ -216,15 +204,22 @@ impl Dispatcher {
         avoid.extend(self.cpus.allowed.iter().max());
         let choice = self.cpus.choose_idle(1, &avoid, load)?;
         let cpu = choice.cpus.first().copied().unwrap_or(0);
-        let chosen = self.backend(BackendAsked::Auto)?;
+        let chosen = self.backend(BackendAsked::Auto)?.backend;
         let start = |backend| {
-            let stopping = Arc::clone(&self.stopping);
-            HttpThread::start(backend, cpu, settings.clone(), stopping, Arc::clone(&self.log))
+            let (settings, stopping) = (settings.clone(), Arc::clone(&self.stopping));
+            let (inbox, arrivals) = inbox(settings.connections_max);
+            let role = move || {
+                let (stamps, now) = (Box::new(RealtimeOffset::read()), MonotonicClock.now());
+                let mut role = HttpServer::new(arrivals, settings, stopping, stamps, now);
+                role.bound_queued(queued_max());
+                role
+            };
+            let name = ("the HTTP worker", "tare-http".to_owned());
+            WorkerThread::start(name, backend, cpu, &self.log, inbox, role)
         };
-        let thread = match start(chosen.backend) {
-            Err(error)
-                if chosen.backend == Backend::Uring && self.plan.backend == BackendChoice::Auto =>
-            {
+        let may_fall_back = chosen == Backend::Uring && self.plan.backend == BackendChoice::Auto;
+        let thread = match start(chosen) {
+            Err(error) if may_fall_back => {
                 (self.log)("server", &format!("HTTP: {}; using epoll", error.message()));
                 start(Backend::Epoll)?
             }
@@ -240,13 +235,8 @@ impl Dispatcher {
     pub(super) fn join(self) {
         // They end on nothing else, and where the front has failed nobody has said so yet.
         self.stopping.store(true, Ordering::Relaxed);
-        if let Some(http) = self.http {
-            http.worker.join();
-        }
-        for worker in self.workers.into_values() {
-            drop(worker.inbox);
-            worker.thread.join();
-        }
+        self.http.into_iter().for_each(WorkerThread::join);
+        self.workers.into_values().for_each(WorkerThread::join);
     }
 }
 
@@ -261,7 +251,7 @@ impl Dispatch<OwnedFd> for Dispatcher {
         if self.is_stopping() {
             return Err(Refuse::new(RefuseCode::ShuttingDown, "the server is shutting down"));
         }
-        let bytes = memory_bytes(hello, hello.transport);
+        let bytes = memory_bytes(hello);
         self.sessions.check(self.plan.max_sessions, bytes)?;
         let same_host = self.boot_id.is_some() && self.boot_id == hello.boot_id;
         let mut avoid = self.avoid.clone();
@@ -301,7 +291,7 @@ impl Dispatch<OwnedFd> for Dispatcher {
 
     fn hand_over(&mut self, admission: Admission, arrival: Arrival<OwnedFd>) {
         let Admission { mut accept, backend, cpu, permit } = admission;
-        if arrival.transport == Transport::Udp {
+        if arrival.hello.transport == Transport::Udp {
             match random::number() {
                 Ok(number) => accept.session = Some(Id(number)),
                 Err(error) => return self.log("session", &error.to_string()),
@@ -313,7 +303,7 @@ impl Dispatch<OwnedFd> for Dispatcher {
         if let Some(worker) = self.workers.get(&(backend, cpu))
             && worker.inbox.send(Admitted { arrival, accept, permit }).is_ok()
         {
-            worker.thread.waker.wake();
+            worker.wake();
         }
     }
 
@@ -322,8 +312,10 @@ impl Dispatch<OwnedFd> for Dispatcher {
             if !std::mem::replace(&mut self.http_denied, true) {
                 (self.log)("server", &error.to_string());
             }
-        } else if let Some(http) = &self.http {
-            http.serve(arrival);
+        } else if let Some(http) = &self.http
+            && http.inbox.send(arrival)
+        {
+            http.wake();
         }
     }
 

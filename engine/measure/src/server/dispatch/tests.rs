@@ -1,5 +1,5 @@
 use super::*;
-use crate::server::plan::HttpServing;
+use crate::server::plan::HttpSettings;
 use crossbeam::channel::bounded;
 use tare_units::Nanos;
 use tare_units::limits::{MESSAGE_MAX, SESSION_MEMORY_MAX, SESSIONS_MAX};
@@ -16,7 +16,7 @@ fn dispatcher() -> Dispatcher {
         cpus: None,
         backend: BackendChoice::Only(Backend::Epoll),
         secret: None,
-        http: Some(HttpServing::default()),
+        http: Some(HttpSettings::default()),
     };
     Dispatcher::new(&plan, &[], Arc::default(), Arc::new(|_: &str, _: &str| {})).unwrap()
 }

@@ -1,7 +1,7 @@
 //! The listener in the hands of a worker, which [`super::front`] has lent it.
 
 use super::front::{Lease, Listener};
-use super::{Meter, Result, Session, Sessions};
+use super::{Io, Meter, Result, Session, Sessions};
 use crate::worker::link::{Purpose, slot_of, token};
 use tare_driver::{Completion, Driver, Op, Outcome, SocketId};
 use tare_units::{Instant, Nanos};
@@ -27,7 +27,7 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
     /// Accepts connections itself from here on.
     pub(super) fn borrow_listener(
         &mut self,
-        io: &mut impl Driver<Socket = S>,
+        io: &mut impl Io<S>,
         listener: Listener<S>,
         now: Instant,
     ) -> Result {
@@ -45,7 +45,7 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
     /// The listener has brought a connection, or is closed.
     pub(super) fn handle_listener(
         &mut self,
-        io: &mut impl Driver<Socket = S>,
+        io: &mut impl Io<S>,
         completion: &Completion,
         now: Instant,
     ) -> Result {
@@ -71,12 +71,7 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
     }
 
     /// A connection goes to a session that waits for one, or to the front.
-    fn take_connection(
-        &mut self,
-        io: &mut impl Driver<Socket = S>,
-        socket: SocketId,
-        now: Instant,
-    ) -> Result {
+    fn take_connection(&mut self, io: &mut impl Io<S>, socket: SocketId, now: Instant) -> Result {
         let close =
             |io: &mut _| Driver::push(io, token(ORPHAN, Purpose::Close), Op::Close { socket });
         let Some(listener) = &self.listener else {
@@ -98,7 +93,7 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
     }
 
     /// Gives the connection of a session back, and ends the session: its place may be needed.
-    pub(super) fn give_back(&mut self, io: &mut impl Driver<Socket = S>, slot: u32) -> Result {
+    pub(super) fn give_back(&mut self, io: &mut impl Io<S>, slot: u32) -> Result {
         let Some(session) = self.slots[slot as usize].as_mut() else {
             return Ok(());
         };

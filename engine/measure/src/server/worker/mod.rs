@@ -28,6 +28,11 @@ pub(crate) use session::memory_bytes;
 /// What a turn comes to: an error ends the driver.
 pub(crate) type Result<T = (), E = DriverError> = std::result::Result<T, E>;
 
+/// A driver whose sockets are `S` outside of it.
+pub(crate) trait Io<S>: Driver<Socket = S> {}
+
+impl<D: Driver> Io<D::Socket> for D {}
+
 /// A hybrid session does not sleep so shortly before a send: waking up may take as long.
 const WAKEUP: Nanos = Nanos::from_micros(200);
 /// A worker goes on spinning for its spinning sessions as long after it last heard of one of them,
@@ -42,7 +47,7 @@ const SPIN_PAUSE_MAX: Nanos = Nanos::from_secs(10);
 pub struct Admitted<S, P> {
     /// Its socket and what the client asked for.
     pub arrival: Arrival<S>,
-    /// What the client is told.
+    /// What the client is answered.
     pub accept: Accept,
     /// Held for as long as the session lives.
     pub permit: P,
@@ -77,18 +82,22 @@ pub struct Sessions<S, P, M> {
     vacant: Vec<u32>,
     /// Slots of sessions that ended in this turn, which lists may still name until the next.
     freed: Vec<u32>,
-    /// Replies to be sent at the next submission.
+    /// Sessions whose reply is to be sent at the next submission, and those that hold it until an
+    /// instant.
     ready: Vec<u32>,
-    /// Replies that are held until an instant.
     held: Vec<(Instant, u32)>,
     /// Sessions whose figures are due.
     reports: Vec<u32>,
+    /// Sessions that send on a schedule, or may come to.
+    paced: Vec<u32>,
+    /// Sessions of one operation that wait for their next connection.
+    parked: Vec<u32>,
     spinning: usize,
-    /// When a session that asked for spinning last began, or something completed for one.
-    spun_at: Instant,
-    /// The worker spins for such sessions until then.
-    spins_until: Instant,
     hybrids: usize,
+    /// When a session that asked for spinning last began, or something completed for one; and how
+    /// long the worker spins for such sessions.
+    spun_at: Instant,
+    spins_until: Instant,
     active_at: Instant,
     /// Requests among the completions of this turn.
     timed: u64,
@@ -96,51 +105,45 @@ pub struct Sessions<S, P, M> {
     meter: M,
     limits: SessionLimits,
     run_id: Option<u64>,
-    /// The present step has come to its measured phase.
+    /// The present step has come to its measured phase, or has just come to it.
     measuring: bool,
-    /// It has just come to it.
     measure_began: bool,
-    /// Figures of it were given.
-    measure_told: bool,
-    /// Requests answered since the meter last started.
+    /// Figures of that phase were given.
+    measure_reported: bool,
+    /// Requests answered and payload of streams moved since the meter last started.
     operations: u64,
-    /// Payload of streams moved since then, bytes.
     bytes: u64,
-    /// Sessions that send on a schedule, or may come to.
-    paced: Vec<u32>,
     checked_at: Instant,
     /// When it was noticed that the worker is to end.
     stopping_since: Option<Instant>,
     /// Sessions that are still there are left to the driver.
     is_overdue: bool,
-    /// The listener, while it is lent to this worker.
     listener: Option<BorrowedListener<S>>,
-    /// Sessions of one operation that wait for their next connection.
-    parked: Vec<u32>,
 }
 
 impl<S, P, M: Meter> Sessions<S, P, M> {
     /// A worker that takes its sessions from `inbox`.
-    #[must_use]
     pub fn new(
         inbox: Receiver<Admitted<S, P>>,
         limits: SessionLimits,
         datagrams: Arc<UdpServerFront>,
         meter: M,
     ) -> Self {
-        let slots = SESSIONS_MAX as usize;
+        let list = || Vec::with_capacity(SESSIONS_MAX as usize);
         Self {
             inbox,
-            slots: Vec::with_capacity(slots),
-            vacant: Vec::with_capacity(slots),
-            freed: Vec::with_capacity(slots),
-            ready: Vec::with_capacity(slots),
-            held: Vec::with_capacity(slots),
-            reports: Vec::with_capacity(slots),
+            slots: Vec::with_capacity(SESSIONS_MAX as usize),
+            vacant: list(),
+            freed: list(),
+            ready: list(),
+            held: Vec::with_capacity(SESSIONS_MAX as usize),
+            reports: list(),
+            paced: list(),
+            parked: list(),
             spinning: 0,
+            hybrids: 0,
             spun_at: Instant::default(),
             spins_until: Instant::default(),
-            hybrids: 0,
             active_at: Instant::default(),
             timed: 0,
             datagrams,
@@ -149,15 +152,13 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
             run_id: None,
             measuring: false,
             measure_began: false,
-            measure_told: false,
+            measure_reported: false,
             operations: 0,
             bytes: 0,
-            paced: Vec::with_capacity(slots),
             checked_at: Instant::default(),
             stopping_since: None,
             is_overdue: false,
             listener: None,
-            parked: Vec::with_capacity(slots),
         }
     }
 
@@ -171,17 +172,17 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
 
     fn adopt(
         &mut self,
-        io: &mut impl Driver<Socket = S>,
+        io: &mut impl Io<S>,
         admitted: Admitted<S, P>,
         now: Instant,
         counters: &mut TurnCounters,
     ) -> Result {
         let Admitted { arrival, accept, permit } = admitted;
-        let Arrival { socket, hello, transport, peer, nonce, early, listener } = arrival;
+        let Arrival { socket, hello, peer, nonce, early, listener } = arrival;
         let run_id = hello.run_id.0;
         if self.run_id != Some(run_id) || self.begins_step(&hello) {
             self.run_id = Some(run_id);
-            (self.measuring, self.measure_told) = (false, false);
+            (self.measuring, self.measure_reported) = (false, false);
             counters.reset();
             self.reset_meter();
         }
@@ -204,9 +205,9 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
         if let Some(listener) = listener {
             self.borrow_listener(io, listener, now)?;
         }
-        let terms = Terms { hello, transport, peer, nonce, accept };
+        let terms = Terms { hello, peer, nonce, accept };
         let front = Arc::clone(&self.datagrams);
-        let mut session = Session::new(io, slot, socket, terms, front, permit, now)?;
+        let mut session = Session::new(io, (slot, socket), terms, front, permit, now)?;
         let want = if session.terms.hello.request_follows {
             self.active_at = now;
             session.begin_in_one_go(io, &early, now)?
@@ -233,7 +234,7 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
     /// have given their figures. A session of one ping tells nothing, its step has one before and
     /// one after them that do.
     fn begins_step(&self, hello: &Hello) -> bool {
-        let amid = hello.connect_each && self.measuring && !self.measure_told;
+        let amid = hello.connect_each && self.measuring && !self.measure_reported;
         let mut sessions = self.slots.iter().flatten();
         !hello.brief
             && !amid
@@ -253,10 +254,10 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
         self.meter.reset();
     }
 
-    fn act(&mut self, io: &mut impl Driver<Socket = S>, slot: u32, want: Want) -> Result {
+    fn act(&mut self, io: &mut impl Io<S>, slot: u32, want: Want) -> Result {
         match want {
             Want::Nothing => {}
-            Want::Reply { at } => {
+            Want::Reply(at) => {
                 self.timed += 1;
                 match at {
                     None => self.ready.push(slot),
@@ -299,16 +300,14 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
             return;
         }
         let slots = &self.slots;
-        let is_alive = |slot: u32| slots[slot as usize].is_some();
-        self.ready.retain(|slot| is_alive(*slot));
-        self.held.retain(|(_, slot)| is_alive(*slot));
-        self.reports.retain(|slot| is_alive(*slot));
-        self.paced.retain(|slot| is_alive(*slot));
-        self.parked.retain(|slot| is_alive(*slot));
+        for list in [&mut self.ready, &mut self.reports, &mut self.paced, &mut self.parked] {
+            list.retain(|slot| slots[*slot as usize].is_some());
+        }
+        self.held.retain(|(_, slot)| slots[*slot as usize].is_some());
         self.vacant.append(&mut self.freed);
     }
 
-    fn check_limits(&mut self, io: &mut impl Driver<Socket = S>, now: Instant) -> Result {
+    fn check_limits(&mut self, io: &mut impl Io<S>, now: Instant) -> Result {
         let stopping = self.meter.is_stopping();
         if stopping {
             let since = *self.stopping_since.get_or_insert(now);
@@ -317,35 +316,33 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
         let closes = self.stopping_since.is_some_and(|at| now >= at + STOP_MAX);
         let leaving = self.check_lease(io, now)?;
         for index in 0..self.slots.len() {
-            if let Some(session) = &mut self.slots[index] {
-                if !closes && session.handle_slow_opening(io, now, leaving)? {
-                    continue;
-                }
-                let want = if closes {
-                    Want::Close
-                } else {
-                    session.handle_limits(io, now, self.active_at, self.limits, stopping)?
-                };
-                if want == Want::Close {
-                    session.abandon(io, closes);
-                }
-                let slot = u32::try_from(index).expect("bounded by the driver's sockets");
-                self.act(io, slot, want)?;
+            let Some(session) = &mut self.slots[index] else {
+                continue;
+            };
+            let want = match closes {
+                true => Want::Close,
+                false if session.handle_slow_opening(io, now, leaving)? => continue,
+                false => session.handle_limits(io, now, self.active_at, self.limits, stopping)?,
+            };
+            if want == Want::Close {
+                session.abandon(io, closes);
             }
+            let slot = u32::try_from(index).expect("bounded by the driver's sockets");
+            self.act(io, slot, want)?;
         }
         Ok(())
     }
 
     /// Gives the figures that are due. Reading the meter may take as long as reading a few files:
     /// it is read once for all that end together.
-    fn report(&mut self, io: &mut impl Driver<Socket = S>, counters: &TurnCounters) -> Result {
+    fn report(&mut self, io: &mut impl Io<S>, counters: &TurnCounters) -> Result {
         let mut reading = None;
         while let Some(slot) = self.reports.pop() {
             let Some(session) = self.slots[slot as usize].as_mut() else {
                 continue;
             };
             let figures = session.needs_reading().then(|| {
-                self.measure_told |= self.measuring;
+                self.measure_reported |= self.measuring;
                 let read = || {
                     let (instrument, cpu) = self.meter.read(counters);
                     let (cpu_operations, cpu_bytes) = (self.operations, self.bytes);

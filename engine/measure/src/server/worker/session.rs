@@ -35,28 +35,21 @@ use tare_units::{Instant, Nanos};
 
 /// The state and the control frame of a session, rounded up, bytes.
 const OVERHEAD_BYTES: u64 = 4 << 10;
-/// What its histogram takes, where it has one; rounded up, bytes.
 const HISTOGRAM_BYTES: u64 = 280 << 10;
 /// Control datagrams that wait to be sent: as many as a client asks for at once.
 const ANSWERS_MAX: usize = 16;
-/// A client that goes on with an ended stream is told so this often at most.
-const ENDED_TOLD_EVERY: Nanos = Nanos::from_millis(10);
+/// A client that goes on with an ended stream is answered so often at most.
+const ENDED_EVERY: Nanos = Nanos::from_millis(10);
 /// A connection whose hello and request take longer is given back to the patient front.
 const OPENING_MAX: Nanos = Nanos::from_millis(100);
 
 /// The memory that a session may come to hold, bytes.
-pub(crate) fn memory_bytes(hello: &Hello, transport: Transport) -> u64 {
-    let histogram = if wants_residence(hello, transport) {
-        HISTOGRAM_BYTES
-    } else if is_paced(hello) {
-        2 * HISTOGRAM_BYTES
-    } else {
-        0
-    };
+pub(crate) fn memory_bytes(hello: &Hello) -> u64 {
+    let paced = 2 * u64::from(is_paced(hello));
+    let histograms = if wants_residence(hello) { 1 } else { paced };
     let state = if hello.test == Test::Stream { stream::state_bytes(hello) } else { 0 };
-    let buffers =
-        opening_bytes(hello) + receive_bytes(hello, transport) + send_bytes(hello, transport);
-    (buffers + state) as u64 + histogram + OVERHEAD_BYTES
+    let buffers = opening_bytes(hello) + receive_bytes(hello) + send_bytes(hello);
+    (buffers + state) as u64 + histograms * HISTOGRAM_BYTES + OVERHEAD_BYTES
 }
 
 /// Whether the session sends on a schedule.
@@ -68,11 +61,10 @@ fn message_bytes(hello: &Hello) -> u32 {
     u32::try_from(hello.size_bytes).unwrap_or(MESSAGE_MAX).min(MESSAGE_MAX)
 }
 
-/// What may come at once, bytes.
-fn receive_bytes(hello: &Hello, transport: Transport) -> usize {
+fn receive_bytes(hello: &Hello) -> usize {
     let size = message_bytes(hello) as usize;
-    match transport {
-        _ if hello.test == Test::Stream => stream::receive_bytes(transport),
+    match hello.transport {
+        transport if hello.test == Test::Stream => stream::receive_bytes(transport),
         // One more than the largest that is legal: a longer one shows.
         Transport::Tcp => size + 1,
         Transport::Udp => size.max(CONTROL_DATAGRAM) + 1,
@@ -84,9 +76,9 @@ const fn opening_bytes(hello: &Hello) -> usize {
     if hello.request_follows { HEADER_LEN + HELLO_BODY_MAX } else { 0 }
 }
 
-fn send_bytes(hello: &Hello, transport: Transport) -> usize {
+fn send_bytes(hello: &Hello) -> usize {
     let size = message_bytes(hello) as usize;
-    match (hello.test, transport) {
+    match (hello.test, hello.transport) {
         (Test::Stream, _) if hello.direction.is_down() => stream::send_bytes(hello),
         (Test::Stream, _) => 0,
         (_, Transport::Tcp) => size,
@@ -94,9 +86,10 @@ fn send_bytes(hello: &Hello, transport: Transport) -> usize {
     }
 }
 
-/// The replies are too short to carry their residence: it is told at the end, as a histogram.
-fn wants_residence(hello: &Hello, transport: Transport) -> bool {
-    let least = match transport {
+/// Whether the replies are too short to carry their residence, which then is reported at the end,
+/// as a histogram.
+fn wants_residence(hello: &Hello) -> bool {
+    let least = match hello.transport {
         Transport::Tcp => ping_pong::RESIDENCE_LEN,
         Transport::Udp => datagram::RESIDENCE_END,
     };
@@ -107,12 +100,9 @@ fn wants_residence(hello: &Hello, transport: Transport) -> bool {
 pub(super) enum Want {
     Nothing,
     /// [`Session::reply`] is to be called at the next submission, or at the instant.
-    Reply {
-        at: Option<Instant>,
-    },
+    Reply(Option<Instant>),
     /// [`Session::report`] is to be called.
     Report,
-    /// The link is to be closed.
     Close,
     /// The connection is none of this session's: the front is to hear it.
     GiveBack,
@@ -129,27 +119,16 @@ enum Stage {
     Draining,
 }
 
-/// What a client asked for, and what it was told.
-#[derive(Debug)]
-pub(super) struct Terms {
-    pub(super) hello: Box<Hello>,
-    pub(super) transport: Transport,
-    pub(super) peer: Option<SocketAddr>,
-    /// UDP: the client's number for the session.
-    pub(super) nonce: Option<u64>,
-    pub(super) accept: Accept,
-}
-
 #[derive(Debug)]
 struct Streaming {
     sender: Option<Sender>,
     receiver: Option<Receiver>,
     started: bool,
     heard_at: Instant,
-    /// Payload moved since it was last asked for, bytes.
+    /// Payload moved since [`Session::take_moved`] was last called, bytes.
     moved: u64,
-    /// UDP: when the client was last told that the session has ended.
-    ended_told_at: Instant,
+    /// UDP: when the client was last answered that the session has ended.
+    answered_ended_at: Instant,
 }
 
 impl Streaming {
@@ -161,7 +140,7 @@ impl Streaming {
             started: false,
             heard_at: now,
             moved: 0,
-            ended_told_at: Instant::default(),
+            answered_ended_at: Instant::default(),
         }
     }
 
@@ -175,16 +154,30 @@ impl Streaming {
     }
 }
 
+fn sender(streaming: &mut Option<Box<Streaming>>) -> Option<&mut Sender> {
+    streaming.as_mut()?.sender.as_mut()
+}
+
 #[derive(Debug, Default)]
 struct OneGo {
     /// The hello of its client, in its frame.
     hello: Vec<u8>,
-    /// A connection whose hello and request have not come whole yet, and how much of them has.
+    /// How much has come of a connection's hello and request, until they are whole.
     opening: Option<usize>,
-    /// It is being given back.
+    /// The connection is being given back.
     leaving: bool,
-    /// It has no connection, and waits for the next.
+    /// The session has no connection, and waits for the next.
     parked: bool,
+}
+
+/// What a client asked for, and what it was answered.
+#[derive(Debug)]
+pub(super) struct Terms {
+    pub(super) hello: Box<Hello>,
+    pub(super) peer: Option<SocketAddr>,
+    /// UDP: the client's number for the session.
+    pub(super) nonce: Option<u64>,
+    pub(super) accept: Accept,
 }
 
 #[derive(Debug)]
@@ -200,9 +193,8 @@ pub(super) struct Session<P> {
     /// What is received at a time, bytes.
     receive_len: u32,
     front: Arc<UdpServerFront>,
-    /// Of the present request.
     request: Progress,
-    /// Of the present reply; nothing remains of it between replies.
+    /// Nothing remains of it between replies.
     reply: Progress,
     received_at: Instant,
     /// The last request belongs to the measured phase.
@@ -211,15 +203,14 @@ pub(super) struct Session<P> {
     figures: Figures,
     residence: Option<Box<Distribution>>,
     streaming: Option<Box<Streaming>>,
-    /// UDP: the figures, to be fetched.
+    /// UDP: the figures, to be fetched, and the parts of them that were asked for.
     document: Option<Vec<u8>>,
-    /// UDP: parts of the figures that were asked for.
     fetches: Vec<Fetch>,
     answers: VecDeque<Vec<u8>>,
     /// No more requests are answered from here on.
     ended_at: Option<Instant>,
     /// The figures were sent, or last asked for.
-    told_at: Option<Instant>,
+    reported_at: Option<Instant>,
     /// TCP: the client's end of the stream has come.
     client_ended: bool,
     one_go: OneGo,
@@ -228,34 +219,32 @@ pub(super) struct Session<P> {
 impl<P> Session<P> {
     pub(super) fn new(
         io: &mut impl Driver,
-        slot: u32,
-        socket: SocketId,
+        (slot, socket): (u32, SocketId),
         terms: Terms,
         front: Arc<UdpServerFront>,
         permit: P,
         now: Instant,
     ) -> Result<Self> {
-        let (hello, transport) = (&terms.hello, terms.transport);
-        let size = message_bytes(hello);
-        let receive = receive_bytes(hello, transport);
+        let hello = &terms.hello;
+        let (size, receive) = (message_bytes(hello), receive_bytes(hello));
         let session = terms.accept.session.unwrap_or_default();
         let streaming =
             (hello.test == Test::Stream).then(|| Box::new(Streaming::new(hello, session, now)));
         let mut reply = Progress::new(size as usize);
         reply.handle_sent(size as usize);
-        let (most, send) = (opening_bytes(hello) + receive, send_bytes(hello, transport));
+        let most = opening_bytes(hello) + receive;
         Ok(Self {
-            link: Link::new(io, slot, socket, most, send)?,
+            link: Link::new(io, slot, socket, most, send_bytes(hello))?,
             terms,
+            _permit: permit,
+            stage: Stage::Exchanging,
+            since: now,
+            active_at: now,
             size,
             receive_len: bytes(receive),
             front,
             request: Progress::new(size as usize),
             reply,
-            _permit: permit,
-            stage: Stage::Exchanging,
-            since: now,
-            active_at: now,
             received_at: now,
             measured: false,
             figures: Figures::default(),
@@ -265,10 +254,14 @@ impl<P> Session<P> {
             fetches: Vec::new(),
             answers: VecDeque::new(),
             ended_at: None,
-            told_at: None,
+            reported_at: None,
             client_ended: false,
             one_go: OneGo::default(),
         })
+    }
+
+    fn is_udp(&self) -> bool {
+        self.terms.hello.transport == Transport::Udp
     }
 
     pub(super) const fn is_ended(&self) -> bool {
@@ -285,7 +278,7 @@ impl<P> Session<P> {
             self.stage = Stage::Reporting;
             return self.link.send_control(io, &refuse.encode());
         }
-        let accept = match self.terms.transport {
+        let accept = match self.terms.hello.transport {
             Transport::Tcp => self.terms.accept.encode(),
             Transport::Udp => self.terms.accept.encode_short(),
         };
@@ -325,7 +318,7 @@ impl<P> Session<P> {
         }
         let streams = self.streaming.is_some();
         match (purpose, outcome) {
-            (Purpose::Receive, Outcome::Received(n)) => match self.terms.transport {
+            (Purpose::Receive, Outcome::Received(n)) => match self.terms.hello.transport {
                 Transport::Tcp if *n == 0 => self.handle_end_of_stream(io, now),
                 Transport::Tcp if streams => self.handle_payload(io, *n, now),
                 Transport::Tcp => self.handle_bytes(io, *n, now),
@@ -340,7 +333,7 @@ impl<P> Session<P> {
                 self.handle_stream_sent(io, *sends, *bytes, now)
             }
             (Purpose::Send, Outcome::Released { copied }) => {
-                if let Some(sender) = self.streaming.as_mut().and_then(|s| s.sender.as_mut()) {
+                if let Some(sender) = sender(&mut self.streaming) {
                     sender.handle_released(io, &mut self.link, *copied, now)?;
                 }
                 self.check_stream(io, now)
@@ -361,26 +354,39 @@ impl<P> Session<P> {
         error: OpError,
         now: Instant,
     ) -> Result<Want> {
-        let streams = self.streaming.is_some();
-        let is_lost = self.terms.transport == Transport::Udp && is_loss(error);
-        if streams && purpose == Purpose::Send {
-            if is_lost {
-                // The device's queue is full, or the path is away: where nothing is paced, the next
-                // datagram takes the place of this one.
-                self.count_error("send", error.name());
-                return self.handle_stream_sent(io, 0, 0, now);
-            }
-            if self.handle_uncut(io, error) {
-                return self.handle_stream_sent(io, 0, 0, now);
-            }
-        } else if is_lost && (!streams || purpose == Purpose::SendControl) {
-            self.handle_loss(io, purpose, error)?;
-            return self.resume_stream(io, Want::Nothing, now);
+        let of_stream = self.streaming.is_some() && purpose == Purpose::Send;
+        let is_lost = self.is_udp() && is_loss(error);
+        if of_stream && !is_lost && self.handle_uncut(io, error) {
+            return self.handle_stream_sent(io, 0, 0, now);
         }
-        if !is_departure(error) {
-            self.count_error(phase_of(purpose), error.name());
+        if is_lost || !is_departure(error) {
+            let phase = if purpose == Purpose::Receive { "receive" } else { "send" };
+            self.count_error(phase, error.name());
         }
-        Ok(Want::Close)
+        if !is_lost {
+            return Ok(Want::Close);
+        }
+        // A datagram was lost on this machine, as it might be further on.
+        match purpose {
+            // The device's queue is full, or the path is away: where nothing is paced, the next
+            // datagram takes the place of this one.
+            Purpose::Send if of_stream => return self.handle_stream_sent(io, 0, 0, now),
+            Purpose::SendControl => {
+                self.link.handle_control_sent(io, u32::MAX)?;
+                self.answer_next(io)?;
+            }
+            // Nothing but the end of the socket hides what comes for a stream.
+            _ if self.streaming.is_some() => return Ok(Want::Close),
+            Purpose::Send => {
+                let rest = self.reply.remaining();
+                self.reply.handle_sent(rest.len());
+            }
+            _ => {}
+        }
+        if !self.is_replying() {
+            self.receive_next(io)?;
+        }
+        self.resume_stream(io, Want::Nothing, now)
     }
 
     fn handle_control_sent(&mut self, io: &mut impl Driver, n: u32, now: Instant) -> Result<Want> {
@@ -388,12 +394,16 @@ impl<P> Session<P> {
             return Ok(Want::Nothing);
         }
         if self.stage == Stage::Reporting {
-            return self.handle_told(io, now);
+            if self.figures.cut_short.is_none() || self.client_ended {
+                return Ok(Want::Close);
+            }
+            self.stage = Stage::Draining;
+            self.reported_at = Some(now);
+            self.link.half_close(io)?;
+            self.receive_next(io)?;
+            return Ok(Want::Nothing);
         }
-        if self.residence.is_none()
-            && !self.is_ended()
-            && wants_residence(&self.terms.hello, self.terms.transport)
-        {
+        if self.residence.is_none() && !self.is_ended() && wants_residence(&self.terms.hello) {
             // Not before the client has taken its accept: one that never reads costs no histogram.
             self.residence = Some(Box::new(Distribution::uncensored()));
         }
@@ -423,16 +433,14 @@ impl<P> Session<P> {
     }
 
     fn count_error(&mut self, phase: &str, cause: &str) {
-        let mut known = self.figures.errors.iter_mut();
-        if let Some(error) = known.find(|error| error.phase == phase && error.cause == cause) {
-            error.count += 1;
-            return;
+        let errors = &mut self.figures.errors;
+        match errors.iter_mut().find(|error| error.phase == phase && error.cause == cause) {
+            Some(error) => error.count += 1,
+            None => {
+                let (phase, cause) = (phase.to_owned(), cause.to_owned());
+                errors.push(ErrorCount { phase, cause, count: 1 });
+            }
         }
-        self.figures.errors.push(ErrorCount {
-            phase: phase.to_owned(),
-            cause: cause.to_owned(),
-            count: 1,
-        });
     }
 
     fn is_replying(&self) -> bool {
@@ -443,7 +451,7 @@ impl<P> Session<P> {
         self.active_at = now;
         self.received_at = now;
         let delay = Nanos(self.terms.hello.server_delay_ns);
-        Want::Reply { at: (delay > Nanos::ZERO).then(|| now + delay) }
+        Want::Reply((delay > Nanos::ZERO).then(|| now + delay))
     }
 
     /// Sends the reply, which is submitted at `now`. Returns whether there was one to send.
@@ -459,7 +467,7 @@ impl<P> Session<P> {
         }
         let size = self.size;
         let reply = io.buffer_mut(self.link.send_buffer());
-        match self.terms.transport {
+        match self.terms.hello.transport {
             Transport::Tcp => ping_pong::put_residence(&mut reply[..size as usize], residence),
             Transport::Udp => datagram::put_residence(&mut reply[..size as usize], residence),
         }
@@ -481,9 +489,7 @@ impl<P> Session<P> {
             self.ended_at = Some(now);
             return Ok(Want::Close);
         }
-        if self.terms.transport == Transport::Tcp
-            && (self.is_ended() || self.terms.hello.connect_each)
-        {
+        if !self.is_udp() && (self.is_ended() || self.terms.hello.connect_each) {
             // With a connection per operation the server ends first, so that TIME_WAIT stays here
             // and not with the client's ports.
             self.ended_at.get_or_insert(now);
@@ -494,8 +500,7 @@ impl<P> Session<P> {
         Ok(Want::Nothing)
     }
 
-    /// It is closed by its deadlines, which is not left to the kernel where its client does not
-    /// take what it is sent.
+    /// Lets go of what its client has not taken: the kernel would keep it beyond the close.
     pub(super) fn abandon(&self, io: &mut impl Driver, drops_all: bool) {
         if drops_all || self.link.is_sending() || self.link.is_sending_control() {
             self.link.drop_unsent(io);
@@ -503,23 +508,6 @@ impl<P> Session<P> {
     }
 
     // Datagrams.
-
-    /// A datagram was lost on this machine, as it might be further on: the client asks again.
-    fn handle_loss(&mut self, io: &mut impl Driver, purpose: Purpose, error: OpError) -> Result {
-        self.count_error(phase_of(purpose), error.name());
-        match purpose {
-            Purpose::SendControl => {
-                self.link.handle_control_sent(io, u32::MAX)?;
-                self.answer_next(io)?;
-            }
-            Purpose::Send => {
-                let rest = self.reply.remaining();
-                self.reply.handle_sent(rest.len());
-            }
-            _ => {}
-        }
-        if self.is_replying() { Ok(()) } else { self.receive_next(io) }
-    }
 
     fn handle_datagram(&mut self, io: &mut impl Driver, n: u32, now: Instant) -> Result<Want> {
         self.figures.received_bytes += u64::from(n);
@@ -564,16 +552,15 @@ impl<P> Session<P> {
         if self.ended_at.is_some() {
             // The client has not heard yet that the server has ended the session.
             if self.figures.cut_short.is_some()
-                && now.since(streaming.ended_told_at) >= ENDED_TOLD_EVERY
+                && now.since(streaming.answered_ended_at) >= ENDED_EVERY
             {
-                streaming.ended_told_at = now;
+                streaming.answered_ended_at = now;
                 let StreamHeader { sequence, session, .. } = first;
                 self.turn_away(io, DataHeader { reply: false, flags: 0, sequence, session })?;
             }
             return Ok(whole);
         }
-        streaming.heard_at = now;
-        self.active_at = now;
+        (streaming.heard_at, self.active_at) = (now, now);
         let receiver = streaming.receiver.as_mut();
         let rest = receiver.and_then(|receiver| receiver.handle_datagrams(all, session, now));
         self.measured |= streaming.is_measuring(now);
@@ -609,27 +596,23 @@ impl<P> Session<P> {
             }
             // The accept was lost: the same again.
             FrontAction::Session(request) if Some(request.key.nonce) == self.terms.nonce => {
-                let answer = self.terms.accept.encode_short();
-                self.answer(io, &answer)?;
+                self.answer(io, self.terms.accept.encode_short())?;
             }
             // A new client on the same port: the front will hear it when this socket is gone.
             FrontAction::Session(_) => return Ok(Want::Close),
-            FrontAction::Reply(answer) => self.answer(io, &answer)?,
+            FrontAction::Reply(answer) => self.answer(io, answer)?,
             FrontAction::Fetch(fetch) if Some(fetch.session) == self.terms.accept.session => {
                 self.active_at = now;
                 if fetch.document == Document::Figures {
-                    self.told_at = Some(now);
+                    self.reported_at = Some(now);
                     self.fetches.push(fetch);
                     let want = self.stop_stream(io, now)?;
-                    return Ok(if self.streaming.is_some() && self.link.is_sending() {
-                        want
-                    } else {
-                        Want::Report
-                    });
+                    let waits = self.streaming.is_some() && self.link.is_sending();
+                    return Ok(if waits { want } else { Want::Report });
                 }
                 let document = serde_json::to_vec(&self.terms.accept.environment);
                 if let Some(chunk) = serve_document(&fetch, &document.unwrap_or_default()) {
-                    self.answer(io, &chunk)?;
+                    self.answer(io, chunk)?;
                 }
             }
             _ => {}
@@ -641,11 +624,8 @@ impl<P> Session<P> {
     fn handle_signal(&mut self, io: &mut impl Driver, header: DataHeader, now: Instant) -> Result {
         self.active_at = now;
         if self.is_ended() {
-            return if self.figures.cut_short.is_some() {
-                self.turn_away(io, header)
-            } else {
-                Ok(())
-            };
+            let is_cut_short = self.figures.cut_short.is_some();
+            return if is_cut_short { self.turn_away(io, header) } else { Ok(()) };
         }
         if let Some(streaming) = &mut self.streaming {
             streaming.heard_at = now;
@@ -654,49 +634,38 @@ impl<P> Session<P> {
     }
 
     fn turn_away(&mut self, io: &mut impl Driver, header: DataHeader) -> Result {
-        header.turned_away(ENDED).map_or(Ok(()), |answer| self.answer(io, &answer))
-    }
-
-    /// Whether the client of a stream over UDP has not been heard of for too long to be sent to.
-    fn is_unheard(&self, now: Instant) -> bool {
-        self.terms.transport == Transport::Udp
-            && self.streaming.as_ref().is_some_and(|streaming| {
-                streaming.started
-                    && !streaming.is_sent()
-                    && now.since(streaming.heard_at) > SIGNALS_LOST_AFTER
-            })
+        header.turned_away(ENDED).map_or(Ok(()), |answer| self.answer(io, answer.to_vec()))
     }
 
     /// Sends a control datagram after those that wait. Beyond a bound it is lost, and asked again.
-    fn answer(&mut self, io: &mut impl Driver, datagram: &[u8]) -> Result {
+    fn answer(&mut self, io: &mut impl Driver, datagram: Vec<u8>) -> Result {
         let is_streaming = self.streaming.is_some() && self.link.is_sending();
-        if self.link.is_sending_control() || is_streaming {
-            if self.answers.len() < ANSWERS_MAX {
-                self.answers.push_back(datagram.to_vec());
-            }
-            return Ok(());
+        if !self.link.is_sending_control() && !is_streaming {
+            return self.link.send_control(io, &datagram);
         }
-        self.link.send_control(io, datagram)
+        if self.answers.len() < ANSWERS_MAX {
+            self.answers.push_back(datagram);
+        }
+        Ok(())
     }
 
     fn answer_next(&mut self, io: &mut impl Driver) -> Result {
-        let next = self.answers.pop_front();
-        next.map_or(Ok(()), |next| self.link.send_control(io, &next))
+        self.answers.pop_front().map_or(Ok(()), |next| self.link.send_control(io, &next))
     }
 
     // Streams.
 
     /// Prepares the socket of a stream; where it cannot, the refusal answers instead of the accept.
     fn prepare_stream(&mut self, io: &mut impl Driver) -> Result<(), Refuse> {
-        let (Some(streaming), Some(ask)) = (&mut self.streaming, &self.terms.hello.stream) else {
+        let hello = &self.terms.hello;
+        let (Some(streaming), Some(ask)) = (&mut self.streaming, &hello.stream) else {
             return Ok(());
         };
-        set_options(io, self.link.socket(), &ask.socket, self.terms.transport).map_err(
-            |refused| {
-                Refuse::new(RefuseCode::Limit, refused.message("the server's kernel"))
-                    .remedy(format!("there: {}", refused.remedy()))
-            },
-        )?;
+        let set = set_options(io, self.link.socket(), &ask.socket, hello.transport);
+        set.map_err(|refused| {
+            Refuse::new(RefuseCode::Limit, refused.message("the server's kernel"))
+                .remedy(format!("there: {}", refused.remedy()))
+        })?;
         if let Some(receiver) = &mut streaming.receiver {
             receiver.prepare(io, &self.link);
         }
@@ -720,7 +689,7 @@ impl<P> Session<P> {
 
     /// Sends what is due at `now`, the instant of the submission.
     pub(super) fn poll_stream(&mut self, io: &mut impl Driver, now: Instant) -> Result {
-        match self.streaming.as_mut().and_then(|s| s.sender.as_mut()) {
+        match sender(&mut self.streaming) {
             Some(sender) if !self.link.is_closing() => sender.poll_submit(io, &mut self.link, now),
             _ => Ok(()),
         }
@@ -728,8 +697,7 @@ impl<P> Session<P> {
 
     /// Whether the kernel refused a send only because it does not cut messages into datagrams.
     fn handle_uncut(&mut self, io: &mut impl Driver, error: OpError) -> bool {
-        let sender = self.streaming.as_mut().and_then(|s| s.sender.as_mut());
-        sender.is_some_and(|sender| sender.handle_uncut(io, &self.link, error))
+        sender(&mut self.streaming).is_some_and(|s| s.handle_uncut(io, &self.link, error))
     }
 
     /// A control frame has left the socket to payload.
@@ -737,7 +705,7 @@ impl<P> Session<P> {
         if want != Want::Nothing || self.stage != Stage::Exchanging {
             return Ok(want);
         }
-        if let Some(sender) = self.streaming.as_mut().and_then(|s| s.sender.as_mut()) {
+        if let Some(sender) = sender(&mut self.streaming) {
             sender.resume(io, &mut self.link, now)?;
         }
         self.check_stream(io, now)
@@ -784,24 +752,20 @@ impl<P> Session<P> {
     }
 
     fn start_stream(&mut self, io: &mut impl Driver, now: Instant) -> Result {
-        let Some(streaming) = &mut self.streaming else {
-            return Ok(());
-        };
-        if std::mem::replace(&mut streaming.started, true) || self.ended_at.is_some() {
-            return Ok(());
+        if let Some(streaming) = &mut self.streaming
+            && !std::mem::replace(&mut streaming.started, true)
+            && self.ended_at.is_none()
+            && let Some(sender) = &mut streaming.sender
+        {
+            sender.start(io, &mut self.link, now)?;
         }
-        match &mut streaming.sender {
-            Some(sender) => sender.start(io, &mut self.link, now),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// No more payload counts, and none is sent.
-    pub(super) fn stop_stream(&mut self, io: &mut impl Driver, now: Instant) -> Result<Want> {
+    fn stop_stream(&mut self, io: &mut impl Driver, now: Instant) -> Result<Want> {
         self.ended_at.get_or_insert(now);
-        if let Some(streaming) = &mut self.streaming
-            && let Some(sender) = &mut streaming.sender
-        {
+        if let Some(sender) = sender(&mut self.streaming) {
             sender.finish(io, &self.link, now);
         }
         self.check_stream(io, now)
@@ -813,17 +777,14 @@ impl<P> Session<P> {
         let Some(streaming) = &mut self.streaming else {
             return Ok(Want::Nothing);
         };
-        let by_bytes = self.terms.hello.stream.as_ref().is_some_and(|ask| ask.bytes > 0);
-        if by_bytes
-            && self.terms.transport == Transport::Tcp
-            && self.terms.hello.direction == Direction::Down
-            && streaming.started
-            && streaming.is_sent()
-        {
+        let hello = &self.terms.hello;
+        let is_udp = hello.transport == Transport::Udp;
+        let by_bytes = hello.stream.as_ref().is_some_and(|ask| ask.bytes > 0);
+        let is_down = hello.direction == Direction::Down;
+        if by_bytes && !is_udp && is_down && streaming.started && streaming.is_sent() {
             self.ended_at.get_or_insert(now);
         }
-        let is_busy = self.link.is_sending()
-            || (self.terms.transport == Transport::Tcp && self.link.is_sending_control());
+        let is_busy = self.link.is_sending() || (!is_udp && self.link.is_sending_control());
         if self.ended_at.is_none() || is_busy || self.figures.stream.is_some() {
             return Ok(Want::Nothing);
         }
@@ -833,15 +794,11 @@ impl<P> Session<P> {
             receiver.figures(io, &self.link, now)
         });
         self.figures.stream = Some(StreamFigures { sent, received });
-        if self.terms.transport == Transport::Udp && self.fetches.is_empty() {
-            return Ok(Want::Nothing);
-        }
-        Ok(Want::Report)
+        Ok(if is_udp && self.fetches.is_empty() { Want::Nothing } else { Want::Report })
     }
 
     // One operation, in one go.
 
-    /// A connection's hello and request have not come whole yet.
     pub(super) fn is_opening(&self) -> bool {
         self.one_go.opening.is_some() && !self.link.is_closing()
     }
@@ -892,14 +849,11 @@ impl<P> Session<P> {
         now: Instant,
         leaving: bool,
     ) -> Result<bool> {
-        let late = leaving || now.since(self.since) > OPENING_MAX;
-        if self.one_go.opening.is_none() || self.link.is_closing() || !late {
-            return Ok(false);
-        }
-        if !std::mem::replace(&mut self.one_go.leaving, true) {
+        let is_slow = self.is_opening() && (leaving || now.since(self.since) > OPENING_MAX);
+        if is_slow && !std::mem::replace(&mut self.one_go.leaving, true) {
             self.link.cancel_receive(io)?;
         }
-        Ok(true)
+        Ok(is_slow)
     }
 
     /// Something of a connection's hello and request has come, or its receive was cancelled.
@@ -936,10 +890,7 @@ impl<P> Session<P> {
         }
         self.measured = ping_pong::is_measured(&said[hello.len()..]);
         self.one_go.opening = None;
-        if got > whole {
-            return Ok(Want::Close);
-        }
-        Ok(self.handle_request(now))
+        Ok(if got > whole { Want::Close } else { self.handle_request(now) })
     }
 
     /// The connection and what was read of it, for the front. The session has none then.
@@ -967,16 +918,20 @@ impl<P> Session<P> {
         if let Some(ended_at) = self.ended_at {
             // An embedded server would else keep its run waiting for a client that has begun to
             // fetch the figures, and mostly has them.
-            let is_dispensable = stopping
-                && self.terms.transport == Transport::Udp
-                && self.figures.cut_short.is_none();
+            let is_dispensable = stopping && self.is_udp() && self.figures.cut_short.is_none();
             let over = is_dispensable || self.has_ended(ended_at, now, limits);
             return Ok(if over { Want::Close } else { Want::Nothing });
         }
         let idle = now.since(self.active_at) > limits.idle;
-        let why = if stopping {
+        // The client of a stream over UDP signals that it is there, so that it is sent to.
+        let is_unheard = self.is_udp()
+            && self.streaming.as_ref().is_some_and(|streaming| {
+                let silence = now.since(streaming.heard_at);
+                streaming.started && !streaming.is_sent() && silence > SIGNALS_LOST_AFTER
+            });
+        self.figures.cut_short = Some(if stopping {
             "the server was told to stop".to_owned()
-        } else if self.is_unheard(now) {
+        } else if is_unheard {
             format!("no signal came from the client for {SIGNALS_LOST_AFTER}")
         } else if idle {
             format!("no request came for {} (--idle-timeout)", limits.idle)
@@ -984,36 +939,26 @@ impl<P> Session<P> {
             format!("the session had lasted {} (--max-duration)", limits.duration)
         } else {
             return Ok(Want::Nothing);
-        };
+        });
         self.ended_at = Some(now);
-        self.figures.cut_short = Some(why);
+        if self.is_udp() {
+            // Requests are answered with ENDED from here on; the figures are there to be fetched.
+            self.reported_at = Some(now);
+        } else if idle && (self.streaming.is_some() || self.is_replying()) {
+            // For so long the client has taken nothing, or of a stream sent nothing.
+            return Ok(Want::Close);
+        }
         if self.streaming.is_some() {
-            if self.terms.transport == Transport::Udp {
-                self.told_at = Some(now);
-            } else if idle {
-                // For so long the client has taken nothing, or sent nothing.
-                return Ok(Want::Close);
-            }
             return self.stop_stream(io, active_at);
         }
-        Ok(match self.terms.transport {
-            // Requests are answered with ENDED from here on; the figures are there to be fetched.
-            Transport::Udp => {
-                self.told_at = Some(now);
-                Want::Nothing
-            }
-            Transport::Tcp if !self.is_replying() => Want::Report,
-            // For so long the client has not even taken its reply.
-            Transport::Tcp if idle => Want::Close,
-            Transport::Tcp => Want::Nothing,
-        })
+        Ok(if self.is_udp() || self.is_replying() { Want::Nothing } else { Want::Report })
     }
 
     fn has_ended(&self, ended_at: Instant, now: Instant, limits: SessionLimits) -> bool {
         let by_its_client = self.figures.cut_short.is_none();
         // A long document over a lossy path takes longer; each fetch shows that the client is
         // there.
-        let most = if self.terms.transport == Transport::Udp && by_its_client {
+        let most = if self.is_udp() && by_its_client {
             now.since(self.since) > limits.duration
         } else if self.streaming.is_some() {
             // What was still to be sent may be much, and the path slow.
@@ -1022,7 +967,7 @@ impl<P> Session<P> {
         } else {
             now.since(ended_at) > SESSION_ENDING_MAX
         };
-        most || self.told_at.is_some_and(|at| now.since(at) > LINGER)
+        most || self.reported_at.is_some_and(|at| now.since(at) > LINGER)
     }
 
     /// TCP: the client has half-closed, or is gone.
@@ -1038,25 +983,11 @@ impl<P> Session<P> {
             self.count_error("receive", "short-request");
         }
         self.ended_at.get_or_insert(now);
-        Ok(if self.is_replying() {
-            Want::Nothing
-        } else if self.terms.hello.request_follows {
-            Want::Close
-        } else {
-            Want::Report
+        Ok(match self.terms.hello.request_follows {
+            _ if self.is_replying() => Want::Nothing,
+            true => Want::Close,
+            false => Want::Report,
         })
-    }
-
-    /// TCP: the figures are sent.
-    fn handle_told(&mut self, io: &mut impl Driver, now: Instant) -> Result<Want> {
-        if self.figures.cut_short.is_none() || self.client_ended {
-            return Ok(Want::Close);
-        }
-        self.stage = Stage::Draining;
-        self.told_at = Some(now);
-        self.link.half_close(io)?;
-        self.receive_next(io)?;
-        Ok(Want::Nothing)
     }
 
     /// Sends the figures: over TCP as a frame, over UDP the part that was asked for.
@@ -1068,31 +999,26 @@ impl<P> Session<P> {
         if self.link.is_closing() {
             return Ok(Want::Nothing);
         }
-        match self.terms.transport {
-            Transport::Tcp => {
-                if self.link.is_sending_control() {
-                    return Ok(Want::Close);
-                }
-                self.stage = Stage::Reporting;
-                self.complete_figures(of_worker);
-                let frame = self.figures.encode();
-                self.link.send_control(io, &frame)?;
+        if !self.is_udp() {
+            if self.link.is_sending_control() {
+                return Ok(Want::Close);
             }
-            Transport::Udp => {
-                if self.document.is_none() {
-                    self.complete_figures(of_worker);
-                    self.document = Some(serde_json::to_vec(&self.figures).unwrap_or_default());
-                }
-                let document = self.document.as_deref().unwrap_or_default();
-                let fetches = self.fetches.drain(..);
-                let chunks: Vec<_> =
-                    fetches.filter_map(|fetch| serve_document(&fetch, document)).collect();
-                for chunk in chunks {
-                    self.answer(io, &chunk)?;
-                }
-                self.receive_next(io)?;
+            self.stage = Stage::Reporting;
+            self.complete_figures(of_worker);
+            self.link.send_control(io, &self.figures.encode())?;
+            return Ok(Want::Nothing);
+        }
+        if self.document.is_none() {
+            self.complete_figures(of_worker);
+            self.document = Some(serde_json::to_vec(&self.figures).unwrap_or_default());
+        }
+        for fetch in std::mem::take(&mut self.fetches) {
+            let document = self.document.as_deref().unwrap_or_default();
+            if let Some(chunk) = serve_document(&fetch, document) {
+                self.answer(io, chunk)?;
             }
         }
+        self.receive_next(io)?;
         Ok(Want::Nothing)
     }
 
@@ -1108,11 +1034,12 @@ impl<P> Session<P> {
             figures.residence_hdr = Some(residence.encode());
         }
         if let Some(Figures { instrument, cpu, cpu_operations, cpu_bytes, .. }) = of_worker {
+            let accept = &self.terms.accept;
             figures.instrument = Instrument {
-                backend: self.terms.accept.backend.clone(),
-                backend_reason: self.terms.accept.backend_reason.clone(),
-                wait: self.terms.accept.wait.name().to_owned(),
-                wait_reason: self.terms.accept.wait_reason.clone(),
+                backend: accept.backend.clone(),
+                backend_reason: accept.backend_reason.clone(),
+                wait: accept.wait.name().to_owned(),
+                wait_reason: accept.wait_reason.clone(),
                 ..instrument
             };
             (figures.cpu, figures.cpu_operations, figures.cpu_bytes) =
@@ -1122,28 +1049,14 @@ impl<P> Session<P> {
 }
 
 /// Costs a datagram and not the session: the path may come back, or this end has no room now.
-pub(super) const fn is_loss(error: OpError) -> bool {
-    matches!(
-        error,
-        OpError::HostUnreachable
-            | OpError::NetworkUnreachable
-            | OpError::NetworkDown
-            | OpError::NotPermitted
-            | OpError::NoBuffers
-    )
+const fn is_loss(error: OpError) -> bool {
+    use OpError::{HostUnreachable, NetworkDown, NetworkUnreachable, NoBuffers, NotPermitted};
+    matches!(error, HostUnreachable | NetworkUnreachable | NetworkDown | NotPermitted | NoBuffers)
 }
 
 /// Whether an error means that the client is simply gone.
 const fn is_departure(error: OpError) -> bool {
     matches!(error, OpError::Reset | OpError::BrokenPipe | OpError::Refused | OpError::Canceled)
-}
-
-/// The phase in which an operation for that purpose fails, as results name it.
-const fn phase_of(purpose: Purpose) -> &'static str {
-    match purpose {
-        Purpose::Receive => "receive",
-        _ => "send",
-    }
 }
 
 /// A position in a message, which is at most `MESSAGE_MAX` long.

@@ -127,16 +127,11 @@ impl Setup {
             brief: false,
             client_version: String::new(),
         };
-        let by_time = self.bytes == 0;
         BulkSpec {
             session: SessionSpec::new(to, hello, None, self.timeout, 11),
             options: Default::default(),
             streams: self.streams,
             first: 0,
-            bytes: self.bytes,
-            warmup: if by_time { self.warmup } else { Nanos::ZERO },
-            duration: by_time.then_some(self.duration),
-            wait: WaitMode::Block,
             wakeup: Nanos::ZERO,
         }
     }

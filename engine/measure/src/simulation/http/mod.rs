@@ -19,16 +19,17 @@ mod served;
 mod timeouts;
 
 use super::*;
-use crate::http::client::{HttpClient, HttpSpec, HttpTally, Late};
+use crate::http::client::{HttpClient, HttpSpec, HttpTally};
+use crate::http::plan::{HttpPlan, Late, OpenLoop};
 use crate::schedule::{Arrivals, Load};
 use crate::worker::destination::Destination;
 use scripted::Scripted;
 use served::Served;
 use tare_driver::simulation::SimConfig;
 use tare_proto::http1::request::{RequestSpec, Requests};
-use tare_proto::http1::status::StatusSet;
 use tare_stats::result::Operations;
 use tare_units::limits::CONNECTS_AT_ONCE;
+use tare_units::target::Target;
 
 const LISTEN: &str = "127.0.0.1:7117";
 const MS: Nanos = Nanos::from_millis(1);
@@ -147,38 +148,39 @@ impl Plan {
         let share = self.share(worker);
         let count = self.count.map(|count| share.of(count));
         let requests = Requests::new(&self.requests, self.pipeline, 3).unwrap();
-        let spec = HttpSpec {
-            to: Destination::Tcp(LISTEN.parse().unwrap()),
-            bind: Vec::new(),
-            first,
-            connections: u32::try_from(share.of(u64::from(self.connections))).unwrap(),
-            requests: Arc::new(requests),
-            pipeline: self.pipeline,
-            requests_per_connection: self.requests_per_connection,
+        let plan = HttpPlan {
             reconnect_on_error: self.reconnect_on_error,
-            expect: self.expect.parse::<StatusSet>().unwrap(),
-            late: self.late,
-            timeout: self.timeout,
+            expect: self.expect.parse().unwrap(),
             connect_timeout: self.connect_timeout,
+            open: self.load.map(|(_, arrivals)| OpenLoop {
+                stages: Vec::new(),
+                arrivals,
+                late: self.late,
+            }),
+            ..HttpPlan::to(Target::Loopback)
+        };
+        let spec = HttpSpec {
+            plan: Arc::new(plan),
+            to: Destination::Tcp(LISTEN.parse().unwrap()),
+            first,
+            requests: Arc::new(requests),
+            requests_per_connection: self.requests_per_connection,
             connects_at_once: self.connects_at_once,
             connect_gap: self.connect_gap,
-            warmup: self.warmup,
-            duration: self.duration,
-            count,
-            wait: self.wait,
-            wakeup: Nanos::ZERO,
-        };
-        let recording = Recording::new(RecordingSpec {
-            extent: match (count, self.duration) {
-                (Some(count), _) => Extent::Count(count),
-                (None, duration) => Extent::Time(duration.unwrap_or(Nanos(1))),
+            run: LoopPlan {
+                warmup: self.warmup,
+                duration: self.duration,
+                count,
+                timeout: self.timeout,
+                interval: SECOND,
+                wakeup: Nanos::ZERO,
+                slots: u32::try_from(share.of(u64::from(self.connections))).unwrap(),
+                depth: self.pipeline,
             },
-            interval: SECOND,
-            open_loop: self.load.is_some(),
-        });
+        };
         let schedule =
             self.load.map(|(load, arrivals)| Schedule::new(&load, arrivals, 5, share).unwrap());
-        HttpClient::new(spec, recording, schedule, 0, gauge, interrupt)
+        HttpClient::new(spec, schedule, 0, gauge, interrupt)
     }
 
     /// Against what `tare serve` answers with.

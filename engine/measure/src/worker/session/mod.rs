@@ -74,7 +74,7 @@ impl SessionSpec {
         socket.brief = hello.connect_each;
         // One segment holds the hello and such a request, and Nagle's algorithm never holds the
         // first one back.
-        socket.nodelay &= !(hello.connect_each && hello.size_bytes <= ONE_SEGMENT);
+        socket.nagle = hello.connect_each && hello.size_bytes <= ONE_SEGMENT;
         Self { to, socket, hello, secret, timeout, nonce }
     }
 

@@ -415,7 +415,7 @@ impl Sender {
         let until = self.window.end().min(now);
         let buffers = io.socket_buffers(link.socket());
         let tcp = self.info.as_ref().map(|(first, last)| TcpFigures {
-            congestion: io.congestion(link.socket()),
+            congestion_control: io.congestion_control(link.socket()),
             send_buffer_bytes: buffers.map(|b| b.0),
             ..tcp_figures(first, last)
         });

@@ -1,21 +1,16 @@
 //! Requests, read by the server as they arrive.
 
 use std::mem::MaybeUninit;
-use std::ops::Range;
 
 use super::Spare;
-use super::chunks::{ChunkError, ChunkRules, Chunks, Piece};
+use super::body::{ChunkError, ChunkRules, Framing};
 use super::fields::{Lengths, decimal, holds, trim};
 use tare_units::limits::{
     BLANK_MAX, REQUEST_BODY_MAX, REQUEST_HEAD_MAX, REQUEST_HEADERS_MAX, REQUEST_TARGET_MAX,
 };
 
-const CHUNKS: ChunkRules = ChunkRules {
-    trailer_bytes: REQUEST_HEAD_MAX,
-    trailers: REQUEST_HEADERS_MAX,
-    padding: false,
-    controls: false,
-};
+const CHUNKS: ChunkRules =
+    ChunkRules { trailer_bytes: REQUEST_HEAD_MAX, trailers: REQUEST_HEADERS_MAX, lenient: false };
 
 /// Why a request is refused. The connection is closed after the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +22,8 @@ pub struct RequestError {
 }
 
 const BARE: &str = "a carriage return or a line feed without the other";
+const BODY_TOO_LONG: &str = "the body is too long";
+const TARGET_TOO_LONG: &str = "the request target is too long";
 
 const fn refused<T>(status: u16, reason: &'static str) -> Result<T, RequestError> {
     Err(RequestError { status, reason })
@@ -66,40 +63,15 @@ pub struct Head<'a> {
     pub last: bool,
 }
 
-/// A head by where its parts lie, as long as it is not known in which buffer.
-struct Found {
-    len: usize,
-    method: Range<usize>,
-    target: Range<usize>,
-    content_type: Option<Range<usize>>,
-    keep_alive: bool,
-    is_1_0: bool,
-    expects_continue: bool,
-    last: bool,
-}
-
-impl Found {
-    fn lies_in<'a>(&self, bytes: &'a [u8]) -> Head<'a> {
-        Head {
-            method: &bytes[self.method.clone()],
-            target: &bytes[self.target.clone()],
-            content_type: self.content_type.clone().map(|range| &bytes[range]),
-            keep_alive: self.keep_alive,
-            is_1_0: self.is_1_0,
-            expects_continue: self.expects_continue,
-            last: self.last,
-        }
-    }
-}
+/// A whole head: its length, what it says, and what follows it.
+type Found<'a> = (usize, Head<'a>, Phase);
 
 #[derive(Debug, Clone, Copy, Default)]
 enum Phase {
     #[default]
     Start,
     Head,
-    /// So many bytes of the body are yet to come.
-    Length(u64),
-    Chunked(Chunks),
+    Body(Framing),
 }
 
 /// Reads the requests of one connection, one after the other (RFC 9112 sections 2, 3 and 6).
@@ -125,34 +97,27 @@ const _: () = assert!(size_of::<RequestReader>() <= 64);
 
 impl RequestReader {
     /// A reader to which nothing has come.
-    #[must_use]
     pub const fn new() -> Self {
         Self { phase: Phase::Start, gathered: Vec::new(), body_bytes: 0, blank: 0, carriage: false }
     }
 
     /// Memory that it holds beyond itself, bytes.
-    #[must_use]
     pub const fn holds(&self) -> usize {
         self.gathered.capacity()
     }
 
     /// What has come of a head in pieces, so far.
-    #[must_use]
     pub fn gathered(&self) -> &[u8] {
         &self.gathered
     }
 
     /// Nothing of a request has arrived yet: the connection may end here.
-    #[must_use]
     pub const fn is_at_start(&self) -> bool {
         matches!(self.phase, Phase::Start)
     }
 
     /// Reads `bytes` up to the next event. Returns how many were read, and what they are. Without
     /// an event, all of them were read.
-    ///
-    /// # Errors
-    /// Where they are no request, or one that is too large.
     #[inline]
     pub fn handle_bytes<'a>(
         &'a mut self,
@@ -164,7 +129,7 @@ impl RequestReader {
             let rest = &bytes[read..];
             match &mut self.phase {
                 Phase::Start => {
-                    self.give_back(spare);
+                    spare.put(&mut self.gathered);
                     if matches!(rest[0], b'\r' | b'\n') {
                         self.blank(rest[0])?;
                         read += 1;
@@ -173,10 +138,11 @@ impl RequestReader {
                     if self.carriage {
                         return refused(400, BARE);
                     }
+                    (self.blank, self.body_bytes) = (0, 0);
                     let within = &rest[..rest.len().min(REQUEST_HEAD_MAX)];
-                    if let Some(found) = self.parse(within)? {
-                        let head = found.lies_in(within);
-                        return Ok((read + found.len, Some(Event::Head(head))));
+                    if let Some((len, head, next)) = parse(within)? {
+                        self.phase = next;
+                        return Ok((read + len, Some(Event::Head(head))));
                     }
                     if within.len() == REQUEST_HEAD_MAX {
                         return Err(too_long(within));
@@ -187,38 +153,29 @@ impl RequestReader {
                     return Ok((bytes.len(), None));
                 }
                 Phase::Head => {
-                    let Some((taken, found)) = self.gather(rest)? else {
+                    let before = self.gathered.len();
+                    let Some((len, head, next)) = gather(&mut self.gathered, rest)? else {
                         return Ok((bytes.len(), None));
                     };
-                    let head = found.lies_in(&self.gathered);
-                    return Ok((read + taken, Some(Event::Head(head))));
+                    self.phase = next;
+                    return Ok((read + len - before, Some(Event::Head(head))));
                 }
-                Phase::Length(left) => {
-                    let taken = usize::try_from(*left).map_or(rest.len(), |n| n.min(rest.len()));
-                    *left -= taken as u64;
-                    let last = *left == 0;
+                Phase::Body(framing) => {
+                    let piece = framing.read(rest, CHUNKS).map_err(chunk_error)?;
+                    read += piece.bytes;
+                    let last = piece.ends;
+                    let bytes = if piece.is_data { &rest[..piece.bytes] } else { &rest[..0] };
+                    self.body_bytes += bytes.len();
+                    if self.body_bytes > REQUEST_BODY_MAX {
+                        return refused(413, BODY_TOO_LONG);
+                    }
                     if last {
-                        self.begin_again();
+                        self.phase = Phase::Start;
                     }
-                    let bytes = &rest[..taken];
-                    return Ok((read + taken, Some(Event::Body { bytes, last })));
+                    if last || piece.is_data {
+                        return Ok((read, Some(Event::Body { bytes, last })));
+                    }
                 }
-                Phase::Chunked(chunks) => match chunks.read(rest, CHUNKS).map_err(chunk_error)? {
-                    Piece::Framing(taken) => read += taken,
-                    Piece::Data(taken) => {
-                        self.body_bytes += taken;
-                        if self.body_bytes > REQUEST_BODY_MAX {
-                            return body_too_long();
-                        }
-                        let (bytes, last) = (&rest[..taken], false);
-                        return Ok((read + taken, Some(Event::Body { bytes, last })));
-                    }
-                    Piece::End(taken) => {
-                        self.begin_again();
-                        let (bytes, last) = (&rest[..0], true);
-                        return Ok((read + taken, Some(Event::Body { bytes, last })));
-                    }
-                },
             }
         }
         Ok((read, None))
@@ -228,26 +185,14 @@ impl RequestReader {
     /// buffer is kept until the next request begins.
     pub fn release(&mut self, spare: &mut Spare) {
         if !matches!(self.phase, Phase::Head) {
-            self.give_back(spare);
+            spare.put(&mut self.gathered);
         }
     }
 
     /// Begins again, for another connection.
     pub fn reset(&mut self, spare: &mut Spare) {
-        self.give_back(spare);
+        spare.put(&mut self.gathered);
         *self = Self::default();
-    }
-
-    fn give_back(&mut self, spare: &mut Spare) {
-        if self.gathered.capacity() > 0 {
-            spare.put(std::mem::take(&mut self.gathered));
-        }
-    }
-
-    const fn begin_again(&mut self) {
-        self.phase = Phase::Start;
-        self.blank = 0;
-        self.body_bytes = 0;
     }
 
     #[cold]
@@ -262,113 +207,100 @@ impl RequestReader {
         self.carriage = byte == b'\r';
         Ok(())
     }
+}
 
-    /// Reads on in a head of which a part has come before; what was taken and found, if it is
-    /// whole.
-    #[cold]
-    fn gather(&mut self, bytes: &[u8]) -> Result<Option<(usize, Found)>, RequestError> {
-        let before = self.gathered.len();
-        let within = &bytes[..bytes.len().min(REQUEST_HEAD_MAX - before)];
-        self.gathered.extend_from_slice(within);
-        // Parsed again with each line at most, of which there are not many.
-        if within.contains(&b'\n') {
-            let gathered = std::mem::take(&mut self.gathered);
-            let found = self.parse(&gathered);
-            self.gathered = gathered;
-            if let Some(found) = found? {
-                return Ok(Some((found.len - before, found)));
-            }
-        }
-        if self.gathered.len() == REQUEST_HEAD_MAX {
-            return Err(too_long(&self.gathered));
-        }
-        Ok(None)
-    }
-
-    /// Parses a head from its first byte, if it is whole, and decides what follows it.
-    #[inline]
-    fn parse(&mut self, bytes: &[u8]) -> Result<Option<Found>, RequestError> {
-        let mut headers = [const { MaybeUninit::uninit() }; REQUEST_HEADERS_MAX];
-        let mut head = httparse::Request::new(&mut []);
-        match head.parse_with_uninit_headers(bytes, &mut headers) {
-            Ok(httparse::Status::Complete(len)) => self.begin(&head, bytes, len).map(Some),
-            Ok(httparse::Status::Partial) => Ok(None),
-            Err(error) => Err(syntax(error, bytes)),
-        }
-    }
-
-    #[inline]
-    fn begin(
-        &mut self,
-        head: &httparse::Request<'_, '_>,
-        bytes: &[u8],
-        len: usize,
-    ) -> Result<Found, RequestError> {
-        // httparse takes a lone line feed for the end of a line, as other servers do not. Without a
-        // branch for each byte, so that it is done many at a time.
-        let pairs = bytes[..len].iter().zip(&bytes[1..len]);
-        if pairs.fold(false, |bare, (before, byte)| bare | ((*byte == b'\n') & (*before != b'\r')))
-        {
-            return refused(400, BARE);
-        }
-        let method = head.method.unwrap_or_default().as_bytes();
-        let target = head.path.unwrap_or_default().as_bytes();
-        if target.len() > REQUEST_TARGET_MAX {
-            return refused(414, "the request target is too long");
-        }
-        if !target.iter().all(|byte| matches!(byte, b'!'..=b'~')) {
-            return refused(400, "the request target holds more than visible ASCII");
-        }
-        let is_1_0 = head.version == Some(0);
-        let mut facts = Facts::default();
-        for header in head.headers.iter() {
-            facts.add(header, bytes)?;
-        }
-        if !facts.host && !is_1_0 {
-            return refused(400, "no Host header");
-        }
-        let lengths = facts.lengths;
-        self.phase = match (lengths.coded, lengths.length) {
-            (true, Some(_)) => return refused(400, "both Content-Length and Transfer-Encoding"),
-            (true, None) if is_1_0 => return refused(400, "Transfer-Encoding in HTTP/1.0"),
-            (true, None) if lengths.other => {
-                return refused(501, "a transfer coding that is unknown here");
-            }
-            (true, None) => Phase::Chunked(Chunks::new()),
-            (false, Some(length)) if length > REQUEST_BODY_MAX as u64 => return body_too_long(),
-            (false, None | Some(0)) => Phase::Start,
-            (false, Some(length)) => Phase::Length(length),
-        };
-        let last = matches!(self.phase, Phase::Start);
-        if last {
-            self.begin_again();
-        }
-        Ok(Found {
-            len,
-            method: range(bytes, method),
-            target: range(bytes, target),
-            content_type: facts.content_type,
-            keep_alive: !facts.close && (facts.keep || !is_1_0),
-            is_1_0,
-            expects_continue: facts.expects && !is_1_0 && !last,
-            last,
-        })
+/// Reads on in a head of which a part has come before.
+#[cold]
+fn gather<'a>(gathered: &'a mut Vec<u8>, bytes: &[u8]) -> Result<Option<Found<'a>>, RequestError> {
+    let within = &bytes[..bytes.len().min(REQUEST_HEAD_MAX - gathered.len())];
+    gathered.extend_from_slice(within);
+    // Parsed again with each line at most, of which there are not many.
+    let found = if within.contains(&b'\n') { parse(gathered)? } else { None };
+    match found {
+        None if gathered.len() == REQUEST_HEAD_MAX => Err(too_long(gathered)),
+        found => Ok(found),
     }
 }
 
+/// Parses a head from its first byte, if it is whole, and decides what follows it.
+#[inline]
+fn parse(bytes: &[u8]) -> Result<Option<Found<'_>>, RequestError> {
+    let mut headers = [const { MaybeUninit::uninit() }; REQUEST_HEADERS_MAX];
+    let mut head = httparse::Request::new(&mut []);
+    match head.parse_with_uninit_headers(bytes, &mut headers) {
+        Ok(httparse::Status::Complete(len)) => understand(&head, &bytes[..len]).map(Some),
+        Ok(httparse::Status::Partial) => Ok(None),
+        Err(error) => Err(syntax(error, bytes)),
+    }
+}
+
+#[inline]
+fn understand<'a>(
+    head: &httparse::Request<'_, 'a>,
+    bytes: &'a [u8],
+) -> Result<Found<'a>, RequestError> {
+    // httparse takes a lone line feed for the end of a line, as other servers do not. Without a
+    // branch for each byte, so that it is done many at a time.
+    let pairs = bytes.iter().zip(&bytes[1..]);
+    if pairs.fold(false, |bare, (before, byte)| bare | ((*byte == b'\n') & (*before != b'\r'))) {
+        return refused(400, BARE);
+    }
+    let method = head.method.unwrap_or_default().as_bytes();
+    let target = head.path.unwrap_or_default().as_bytes();
+    if target.len() > REQUEST_TARGET_MAX {
+        return refused(414, TARGET_TOO_LONG);
+    }
+    if !target.iter().all(|byte| matches!(byte, b'!'..=b'~')) {
+        return refused(400, "the request target holds more than visible ASCII");
+    }
+    let is_1_0 = head.version == Some(0);
+    let mut facts = Facts::default();
+    for header in head.headers.iter() {
+        facts.add(header)?;
+    }
+    if !facts.host && !is_1_0 {
+        return refused(400, "no Host header");
+    }
+    let lengths = facts.lengths;
+    let next = match (lengths.coded, lengths.length) {
+        (true, Some(_)) => return refused(400, "both Content-Length and Transfer-Encoding"),
+        (true, None) if is_1_0 => return refused(400, "Transfer-Encoding in HTTP/1.0"),
+        (true, None) if lengths.other => {
+            return refused(501, "a transfer coding that is unknown here");
+        }
+        (true, None) => Phase::Body(Framing::chunked()),
+        (false, Some(length)) if length > REQUEST_BODY_MAX as u64 => {
+            return refused(413, BODY_TOO_LONG);
+        }
+        (false, None | Some(0)) => Phase::Start,
+        (false, Some(length)) => Phase::Body(Framing::Length(length)),
+    };
+    let last = matches!(next, Phase::Start);
+    let head = Head {
+        method,
+        target,
+        content_type: facts.content_type,
+        keep_alive: !facts.close && (facts.keep || !is_1_0),
+        is_1_0,
+        expects_continue: facts.expects && !is_1_0 && !last,
+        last,
+    };
+    Ok((bytes.len(), head, next))
+}
+
 #[derive(Default)]
-struct Facts {
+struct Facts<'a> {
     host: bool,
     close: bool,
     keep: bool,
     expects: bool,
-    content_type: Option<Range<usize>>,
+    content_type: Option<&'a [u8]>,
     lengths: Lengths,
 }
 
-impl Facts {
+impl<'a> Facts<'a> {
     #[inline]
-    fn add(&mut self, header: &httparse::Header<'_>, bytes: &[u8]) -> Result<(), RequestError> {
+    fn add(&mut self, header: &httparse::Header<'a>) -> Result<(), RequestError> {
         // The length of a name tells nearly all of them apart.
         let is = |name: &str| header.name.eq_ignore_ascii_case(name);
         match header.name.len() {
@@ -387,7 +319,7 @@ impl Facts {
                 self.close |= holds(header.value, b"close");
                 self.keep |= holds(header.value, b"keep-alive");
             }
-            12 if is("content-type") => self.content_type = Some(range(bytes, header.value)),
+            12 if is("content-type") => self.content_type = Some(header.value),
             14 if is("content-length") => {
                 if self.lengths.length.is_some() {
                     return refused(400, "several Content-Length headers");
@@ -398,8 +330,7 @@ impl Facts {
                 }
             }
             17 if is("transfer-encoding") => {
-                let added = self.lengths.add_coding(header.value);
-                if added.is_err() {
+                if self.lengths.add_coding(header.value).is_none() {
                     return refused(400, "a Transfer-Encoding whose last coding is not chunked");
                 }
             }
@@ -407,12 +338,6 @@ impl Facts {
         }
         Ok(())
     }
-}
-
-/// Where `part`, which lies in `bytes`, lies there.
-fn range(bytes: &[u8], part: &[u8]) -> Range<usize> {
-    let start = part.as_ptr().addr() - bytes.as_ptr().addr();
-    start..start + part.len()
 }
 
 #[cold]
@@ -439,17 +364,11 @@ fn names_a_version(bytes: &[u8]) -> bool {
 
 #[cold]
 fn too_long(bytes: &[u8]) -> RequestError {
-    let (status, reason) = if bytes.contains(&b'\n') {
-        (431, "the head is too long")
+    if bytes.contains(&b'\n') {
+        RequestError { status: 431, reason: "the head is too long" }
     } else {
-        (414, "the request target is too long")
-    };
-    RequestError { status, reason }
-}
-
-#[cold]
-const fn body_too_long<T>() -> Result<T, RequestError> {
-    refused(413, "the body is too long")
+        RequestError { status: 414, reason: TARGET_TOO_LONG }
+    }
 }
 
 #[cold]

@@ -37,7 +37,7 @@ pub struct Body {
 }
 
 /// A request before it is written.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RequestSpec {
     /// `GET`.
     pub method: String,
@@ -55,16 +55,9 @@ pub struct RequestSpec {
 
 impl RequestSpec {
     /// `GET` of `target`.
-    #[must_use]
     pub fn get(target: &str, host: &str) -> Self {
-        Self {
-            method: "GET".to_owned(),
-            target: target.to_owned(),
-            host: host.to_owned(),
-            headers: Vec::new(),
-            body: None,
-            close: false,
-        }
+        let (method, target, host) = ("GET".to_owned(), target.to_owned(), host.to_owned());
+        Self { method, target, host, ..Self::default() }
     }
 }
 
@@ -141,26 +134,22 @@ impl Requests {
     }
 
     /// The bytes of all of them.
-    #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
     /// The requests.
-    #[must_use]
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
     /// One cycle of the order in which they are sent: indices of entries, each as often as its
     /// weight says.
-    #[must_use]
     pub fn order(&self) -> &[u16] {
         &self.order
     }
 
     /// How often each is written in a row.
-    #[must_use]
     pub const fn repeats(&self) -> u32 {
         self.repeats
     }
@@ -305,7 +294,14 @@ impl<'a> Given<'a> {
             false => Ok(()),
         };
         for (name, value) in &spec.headers {
-            check_header(name, value)?;
+            if HeaderName::from_bytes(name.as_bytes()).is_err() {
+                let what = format!("'{}' is no name of a header", shown(name));
+                return problem(what, "write headers as 'Name: value'");
+            }
+            if HeaderValue::from_bytes(trim(value.as_bytes())).is_err() {
+                let what = format!("the value of its header {name} holds a control character");
+                return problem(what, "leave it out: a header is one line");
+            }
             let (lower, text) = (name.to_ascii_lowercase(), trimmed(value));
             match lower.as_str() {
                 "host" => {
@@ -316,7 +312,7 @@ impl<'a> Given<'a> {
                 "connection" => given.connection = true,
                 "content-length" => {
                     once(given.lengths.length.is_some(), name)?;
-                    if given.lengths.add_length(text.as_bytes()).is_err() {
+                    if given.lengths.add_length(text.as_bytes()).is_none() {
                         let what = format!("a Content-Length of '{}' is none", shown(text));
                         return problem(what, "leave it out: it is written from the body");
                     }
@@ -324,7 +320,7 @@ impl<'a> Given<'a> {
                 "transfer-encoding" => {
                     once(given.lengths.coded, name)?;
                     let added = given.lengths.add_coding(text.as_bytes());
-                    if added.is_err() || !given.lengths.chunked {
+                    if added.is_none() || !given.lengths.chunked {
                         let shown = shown(text);
                         return problem(
                             format!("a Transfer-Encoding of '{shown}' does not end in chunked"),
@@ -367,21 +363,6 @@ impl<'a> Given<'a> {
         }
         Ok(false)
     }
-}
-
-fn check_header(name: &str, value: &str) -> Checked<()> {
-    const HELP: &str = "write headers as 'Name: value'";
-    if HeaderName::from_bytes(name.as_bytes()).is_err() {
-        let what = format!("'{}' is no name of a header", shown(name));
-        return problem(what, HELP);
-    }
-    if HeaderValue::from_bytes(trim(value.as_bytes())).is_err() {
-        return problem(
-            format!("the value of its header {name} holds a control character"),
-            "leave it out: a header is one line",
-        );
-    }
-    Ok(())
 }
 
 /// A cycle in which entry *i* occurs `weights[i]` times, less their common divisor, and after *t*

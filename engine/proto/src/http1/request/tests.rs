@@ -36,31 +36,36 @@ fn refused(specs: &[(RequestSpec, u32)]) -> String {
 
 #[test]
 fn requests_are_written_to_the_byte() {
-    assert_eq!(written(&get()), format!("GET / HTTP/1.1\r\nHost: h:80\r\n{AGENT}\r\n"));
-    let mut spec = with(&[("X-a", " b "), ("host", "other"), ("USER-AGENT", "me")]);
-    spec.close = true;
-    assert_eq!(
-        written(&spec),
-        "GET / HTTP/1.1\r\nHost: other\r\nX-a: b\r\nUSER-AGENT: me\r\nConnection: close\r\n\r\n"
-    );
-    spec.headers = vec![("Connection".to_owned(), "keep-alive".to_owned())];
-    assert_eq!(
-        written(&spec),
-        format!("GET / HTTP/1.1\r\nHost: h:80\r\n{AGENT}Connection: keep-alive\r\n\r\n")
-    );
-    assert_eq!(
-        written(&post(b"abc", Framing::Length)),
-        format!("POST / HTTP/1.1\r\nHost: h:80\r\n{AGENT}Content-Length: 3\r\n\r\nabc")
-    );
-    assert_eq!(
-        written(&post(b"abc", Framing::Chunked)),
-        format!(
-            "POST / HTTP/1.1\r\nHost: h:80\r\n{AGENT}Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
-        )
-    );
-    let mut empty = post(b"", Framing::Length);
-    empty.body = None;
-    assert!(written(&empty).ends_with("Content-Length: 0\r\n\r\n"));
+    let start = "/ HTTP/1.1\r\nHost: h:80\r\n";
+    let own = with(&[("X-a", " b "), ("host", "other"), ("USER-AGENT", "me")]);
+    for (spec, expected) in [
+        (get(), format!("GET {start}{AGENT}\r\n")),
+        (
+            RequestSpec { close: true, ..own },
+            "GET / HTTP/1.1\r\nHost: other\r\nX-a: b\r\nUSER-AGENT: me\r\nConnection: close\r\n\r\n"
+                .to_owned(),
+        ),
+        (
+            RequestSpec { close: true, ..with(&[("Connection", "keep-alive")]) },
+            format!("GET {start}{AGENT}Connection: keep-alive\r\n\r\n"),
+        ),
+        (
+            post(b"abc", Framing::Length),
+            format!("POST {start}{AGENT}Content-Length: 3\r\n\r\nabc"),
+        ),
+        (
+            post(b"abc", Framing::Chunked),
+            format!(
+                "POST {start}{AGENT}Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+            ),
+        ),
+        (
+            RequestSpec { body: None, ..post(b"", Framing::Length) },
+            format!("POST {start}{AGENT}Content-Length: 0\r\n\r\n"),
+        ),
+    ] {
+        assert_eq!(written(&spec), expected);
+    }
     let long = written(&post(&[b'x'; 8193], Framing::Chunked));
     assert!(long.contains("\r\n\r\n2000\r\nxx") && long.ends_with("x\r\n1\r\nx\r\n0\r\n\r\n"));
 }
@@ -87,21 +92,28 @@ fn given_framing_takes_the_place_of_ours() {
     }
 }
 
+fn method(method: &str) -> RequestSpec {
+    RequestSpec { method: method.to_owned(), ..get() }
+}
+
 #[test]
 fn nothing_typed_becomes_another_line() {
     for evil in ["a\r\nX: y", "a\nb", "a\rb", "a\0b", "a\u{7f}b"] {
-        refused(&[(with(&[("A", evil)]), 1)]);
-        refused(&[(with(&[(evil, "b")]), 1)]);
-        refused(&[(with(&[("Host", evil)]), 1)]);
-        refused(&[(RequestSpec::get(&format!("/{evil}"), "h"), 1)]);
-        refused(&[(RequestSpec::get("/", evil), 1)]);
-        let method = evil.to_owned();
-        refused(&[(RequestSpec { method, ..get() }, 1)]);
+        for spec in [
+            with(&[("A", evil)]),
+            with(&[(evil, "b")]),
+            with(&[("Host", evil)]),
+            RequestSpec::get(&format!("/{evil}"), "h"),
+            RequestSpec::get("/", evil),
+            method(evil),
+        ] {
+            refused(&[(spec, 1)]);
+        }
     }
 }
 
 #[test]
-fn targets_that_cannot_be_sent_say_what_to_type() {
+fn what_cannot_be_sent_says_what_to_type() {
     for (target, advice) in [
         ("/a b", "%20"),
         ("/é", "%C3%A9"),
@@ -113,13 +125,11 @@ fn targets_that_cannot_be_sent_say_what_to_type() {
         let message = refused(&[(RequestSpec::get(target, "h"), 1)]);
         assert!(message.contains(advice), "{message}");
     }
-    for method in ["", "G ET", "CONNECT", "GÉT"] {
-        let method = method.to_owned();
-        refused(&[(RequestSpec { method, ..get() }, 1)]);
+    for name in ["", "G ET", "CONNECT", "GÉT"] {
+        refused(&[(method(name), 1)]);
     }
-    assert!(
-        refused(&[(get(), 1), (RequestSpec::get("/x y", "h"), 1)]).contains("request 2 (GET /x y)")
-    );
+    let second = refused(&[(get(), 1), (RequestSpec::get("/x y", "h"), 1)]);
+    assert!(second.contains("request 2 (GET /x y)"), "{second}");
 }
 
 #[test]
@@ -137,9 +147,7 @@ fn what_is_too_much_is_refused() {
 
 #[test]
 fn entries_are_repeated_in_a_row() {
-    let mut head = get();
-    head.method = "HEAD".to_owned();
-    let requests = Requests::new(&[(get(), 2), (head, 4)], 3, 7).unwrap();
+    let requests = Requests::new(&[(get(), 2), (method("HEAD"), 4)], 3, 7).unwrap();
     let mut expected = 0;
     for (entry, method) in requests.entries().iter().zip(["GET", "HEAD"]) {
         let (start, len) = (entry.start as usize, entry.len as usize);

@@ -3,15 +3,12 @@
 use std::mem::MaybeUninit;
 
 use super::Spare;
-use super::chunks::{ChunkError, ChunkRules, Chunks, Piece};
-use super::fields::{BadField, Lengths, holds, list, residence};
+use super::body::{ChunkError, ChunkRules, Framing};
+use super::fields::{Lengths, holds, list, residence};
 use tare_units::Nanos;
 use tare_units::limits::{BLANK_MAX, INTERIM_BYTES_MAX, RESPONSE_HEAD_MAX, RESPONSE_HEADERS_MAX};
 
-mod last;
 mod lenient;
-
-use last::LastHead;
 
 /// A whole response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +41,6 @@ impl Fault {
     pub const ALL: [Self; 2] = [Self::Http10Chunked, Self::LengthAndChunked];
 
     /// The name in results.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Http10Chunked => "http10-chunked",
@@ -85,7 +81,6 @@ impl ResponseError {
     pub const NO_LENGTH: &'static str = "no-length";
 
     /// The cause in results.
-    #[must_use]
     pub const fn cause(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
@@ -112,30 +107,10 @@ impl From<ChunkError> for ResponseError {
     }
 }
 
-impl From<BadField> for ResponseError {
-    fn from(_: BadField) -> Self {
-        Self::BadFraming
-    }
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-enum Phase {
-    #[default]
-    Head,
-    /// So many bytes of the body are yet to come.
-    Length(u64),
-    Chunked(Chunks),
-    UntilClose,
-}
-
 const UNTOLD: Nanos = Nanos::MAX;
 
-const CHUNKS: ChunkRules = ChunkRules {
-    trailer_bytes: RESPONSE_HEAD_MAX,
-    trailers: RESPONSE_HEADERS_MAX,
-    padding: true,
-    controls: true,
-};
+const CHUNKS: ChunkRules =
+    ChunkRules { trailer_bytes: RESPONSE_HEAD_MAX, trailers: RESPONSE_HEADERS_MAX, lenient: true };
 
 /// Headers for which there is room at once; a head with more of them is parsed again with more
 /// room.
@@ -150,9 +125,47 @@ pub struct Shared {
 
 impl Shared {
     /// With `count` buffers of `bytes` each for heads that arrive in pieces.
-    #[must_use]
     pub fn new(count: usize, bytes: usize) -> Self {
-        Self { spare: Spare::new(count, bytes), last: LastHead::default() }
+        let last =
+            LastHead { bytes: Vec::with_capacity(LAST_HEAD_MAX), head_only: false, said: None };
+        Self { spare: Spare::new(count, bytes), last }
+    }
+}
+
+/// The head that came last, on whichever connection of a worker, and what it said. Most servers
+/// answer the same request with the same bytes until the second of their `Date` is over, and to
+/// compare them costs a tenth of parsing them.
+#[derive(Debug)]
+struct LastHead {
+    bytes: Vec<u8>,
+    /// It answered a `HEAD` request, or what is read like one.
+    head_only: bool,
+    said: Option<Said>,
+}
+
+/// Longer heads are parsed each time.
+const LAST_HEAD_MAX: usize = 1 << 10;
+
+impl LastHead {
+    /// Its length and what it said, if `bytes` begin with it.
+    #[inline]
+    fn begins(&self, bytes: &[u8], head_only: bool) -> Option<(usize, Said)> {
+        let said = self.said?;
+        // A head ends with its empty line, so what begins with all of it is that head and no longer
+        // one.
+        let is_same = head_only == self.head_only && bytes.starts_with(&self.bytes);
+        is_same.then_some((self.bytes.len(), said))
+    }
+
+    /// Remembers a final head. One that tells a time is never the same again.
+    #[inline]
+    fn remember(&mut self, head: &[u8], head_only: bool, said: Said) {
+        if head.len() > LAST_HEAD_MAX || said.residence != UNTOLD {
+            return;
+        }
+        self.bytes.clear();
+        self.bytes.extend_from_slice(head);
+        (self.head_only, self.said) = (head_only, Some(said));
     }
 }
 
@@ -162,11 +175,8 @@ struct Said {
     status: u16,
     keep_alive: bool,
     residence: Nanos,
-    /// Of its body, where that is told.
-    body_bytes: u64,
     fault: Option<Fault>,
-    /// Where the reader stands behind the head; `None`: behind the whole response.
-    then: Option<Phase>,
+    body: Option<Framing>,
 }
 
 /// Reads the responses of one connection, one after the other (RFC 9112 section 6).
@@ -177,7 +187,8 @@ struct Said {
 /// A response in one slice is read where it lies. After an error only `reset` makes sense.
 #[derive(Debug)]
 pub struct ResponseReader {
-    phase: Phase,
+    /// The body under way; absent before its head is whole.
+    body: Option<Framing>,
     /// The head so far, where it came in pieces.
     gathered: Vec<u8>,
     /// Of the body so far; before it, of the interim responses.
@@ -197,7 +208,7 @@ const _: () = assert!(size_of::<ResponseReader>() <= 64);
 impl Default for ResponseReader {
     fn default() -> Self {
         Self {
-            phase: Phase::Head,
+            body: None,
             gathered: Vec::new(),
             body_bytes: 0,
             residence: UNTOLD,
@@ -218,15 +229,13 @@ impl ResponseReader {
     }
 
     /// Nothing of a response has arrived yet.
-    #[must_use]
     pub const fn is_at_start(&self) -> bool {
-        matches!(self.phase, Phase::Head) && self.gathered.is_empty() && self.body_bytes == 0
+        self.body.is_none() && self.gathered.is_empty() && self.body_bytes == 0
     }
 
     /// The response under way has no length of its own: it ends with the connection.
-    #[must_use]
     pub const fn lasts_until_close(&self) -> bool {
-        matches!(self.phase, Phase::UntilClose)
+        matches!(self.body, Some(Framing::UntilClose))
     }
 
     /// Passes over `bytes` that came while no response was awaited, if they are a line end or two,
@@ -238,9 +247,6 @@ impl ResponseReader {
 
     /// Reads `bytes` up to the end of one response at most. Returns how many were read, and the
     /// response if it is whole. Without one, all of them were read.
-    ///
-    /// # Errors
-    /// Where they are no response.
     #[inline]
     pub fn handle_bytes(
         &mut self,
@@ -250,37 +256,17 @@ impl ResponseReader {
         let mut read = 0;
         while read < bytes.len() {
             let rest = &bytes[read..];
-            let whole = match &mut self.phase {
-                Phase::Head => {
+            let whole = match &mut self.body {
+                None => {
                     let (taken, whole) = self.head(rest, shared)?;
                     read += taken;
                     whole
                 }
-                Phase::Length(left) => {
-                    let taken = usize::try_from(*left).map_or(rest.len(), |n| n.min(rest.len()));
-                    *left -= taken as u64;
-                    read += taken;
-                    *left == 0
-                }
-                Phase::Chunked(chunks) => match chunks.read(rest, CHUNKS)? {
-                    Piece::Framing(taken) => {
-                        read += taken;
-                        false
-                    }
-                    Piece::Data(taken) => {
-                        read += taken;
-                        self.body_bytes += taken as u64;
-                        false
-                    }
-                    Piece::End(taken) => {
-                        read += taken;
-                        true
-                    }
-                },
-                Phase::UntilClose => {
-                    read += rest.len();
-                    self.body_bytes += rest.len() as u64;
-                    false
+                Some(framing) => {
+                    let piece = framing.read(rest, CHUNKS)?;
+                    read += piece.bytes;
+                    self.body_bytes += if piece.is_data { piece.bytes as u64 } else { 0 };
+                    piece.ends
                 }
             };
             if whole {
@@ -290,17 +276,14 @@ impl ResponseReader {
         Ok((read, None))
     }
 
-    /// The connection has ended: a response that lasts until then is whole.
-    ///
-    /// # Errors
-    /// [`ResponseError::EarlyClose`], [`ResponseError::CutHead`] or [`ResponseError::ShortBody`].
+    /// The connection has ended: a response that lasts until then is whole, any other is cut.
     pub fn handle_end(&mut self, shared: &mut Shared) -> Result<Response, ResponseError> {
-        match self.phase {
-            Phase::UntilClose => Ok(self.finish()),
-            Phase::Length(_) | Phase::Chunked(_) => Err(ResponseError::ShortBody),
-            Phase::Head if self.is_at_start() => Err(ResponseError::EarlyClose),
-            Phase::Head => {
-                self.give_back(shared);
+        match self.body {
+            Some(Framing::UntilClose) => Ok(self.finish()),
+            Some(_) => Err(ResponseError::ShortBody),
+            None if self.is_at_start() => Err(ResponseError::EarlyClose),
+            None => {
+                shared.spare.put(&mut self.gathered);
                 Err(ResponseError::CutHead)
             }
         }
@@ -308,19 +291,13 @@ impl ResponseReader {
 
     /// Begins again, for another connection.
     pub fn reset(&mut self, shared: &mut Shared) {
-        self.give_back(shared);
+        shared.spare.put(&mut self.gathered);
         *self = Self::default();
-    }
-
-    fn give_back(&mut self, shared: &mut Shared) {
-        if self.gathered.capacity() > 0 {
-            shared.spare.put(std::mem::take(&mut self.gathered));
-        }
     }
 
     #[inline]
     fn finish(&mut self) -> Response {
-        self.phase = Phase::Head;
+        self.body = None;
         self.blank = 0;
         Response {
             status: self.status,
@@ -388,7 +365,7 @@ impl ResponseReader {
                 Ok((bytes.len(), false))
             }
             parsed => {
-                shared.spare.put(gathered);
+                shared.spare.put(&mut gathered);
                 let (len, said) = parsed?.ok_or(ResponseError::HeadTooLong)?;
                 // The head was not whole without the new bytes, so it ends within them.
                 Ok((len - before, said.is_some_and(|said| self.enter(said))))
@@ -409,7 +386,7 @@ impl ResponseReader {
             Err(_) => {
                 let mut clean = spare.take();
                 let parsed = self.parse_leniently(bytes, &mut clean);
-                spare.put(clean);
+                spare.put(&mut clean);
                 parsed
             }
         }
@@ -435,16 +412,10 @@ impl ResponseReader {
     /// Begins the body; returns whether there is none.
     #[inline]
     const fn enter(&mut self, said: Said) -> bool {
-        self.status = said.status;
-        self.keep_alive = said.keep_alive;
-        self.residence = said.residence;
-        self.body_bytes = said.body_bytes;
-        self.fault = said.fault;
-        match said.then {
-            Some(phase) => self.phase = phase,
-            None => return true,
-        }
-        false
+        let Said { status, keep_alive, residence, fault, body } = said;
+        (self.status, self.keep_alive, self.residence) = (status, keep_alive, residence);
+        (self.fault, self.body, self.body_bytes) = (fault, body, 0);
+        body.is_none()
     }
 
     /// A head of `len` bytes is whole: decides how long the body is.
@@ -481,9 +452,11 @@ impl ResponseReader {
                 }
                 // Where there is no body, its framing is of no account (RFC 9112 section 6.3, rule
                 // 1).
-                14 if !bodiless && is("content-length") => lengths.add_length(header.value)?,
+                14 if !bodiless && is("content-length") => {
+                    lengths.add_length(header.value).ok_or(ResponseError::BadFraming)?;
+                }
                 17 if !bodiless && is("transfer-encoding") => {
-                    add_coding(&mut lengths, header.value)?
+                    add_coding(&mut lengths, header.value).ok_or(ResponseError::BadFraming)?;
                 }
                 13 if is("server-timing") && told == UNTOLD => {
                     told = residence(header.value).unwrap_or(UNTOLD);
@@ -491,39 +464,22 @@ impl ResponseReader {
                 _ => {}
             }
         }
-        let said = Said {
-            status,
-            keep_alive: !close && (keep || !is_1_0),
-            residence: told,
-            body_bytes: 0,
-            fault: None,
-            then: None,
-        };
-        if bodiless {
-            return Ok(Some(said));
-        }
-        let fault = match lengths.length {
-            _ if !lengths.chunked => None,
-            Some(_) => Some(Fault::LengthAndChunked),
-            None => is_1_0.then_some(Fault::Http10Chunked),
-        };
-        let said = match lengths.length {
-            _ if lengths.chunked => Said {
-                keep_alive: said.keep_alive && fault != Some(Fault::Http10Chunked),
-                fault,
-                then: Some(Phase::Chunked(Chunks::new())),
-                ..said
-            },
+        let (body, fault) = match lengths.length {
+            _ if bodiless => (None, None),
+            Some(_) if lengths.chunked => (Some(Framing::chunked()), Some(Fault::LengthAndChunked)),
+            None if lengths.chunked => {
+                (Some(Framing::chunked()), is_1_0.then_some(Fault::Http10Chunked))
+            }
             Some(_) if lengths.coded => return Err(ResponseError::BadFraming),
-            Some(length) => Said {
-                body_bytes: length,
-                then: (length > 0).then_some(Phase::Length(length)),
-                ..said
-            },
+            Some(0) => (None, None),
+            Some(length) => (Some(Framing::Length(length)), None),
             // Under another coding too (section 6.3, rule 4).
-            None => Said { keep_alive: false, then: Some(Phase::UntilClose), ..said },
+            None => (Some(Framing::UntilClose), None),
         };
-        Ok(Some(said))
+        let ends_with_it =
+            matches!(body, Some(Framing::UntilClose)) || fault == Some(Fault::Http10Chunked);
+        let keep_alive = !close && (keep || !is_1_0) && !ends_with_it;
+        Ok(Some(Said { status, keep_alive, residence: told, fault, body }))
     }
 }
 
@@ -543,14 +499,14 @@ fn config() -> httparse::ParserConfig {
 /// Adds a response's `Transfer-Encoding`. `identity` is what RFC 2616 had for no coding at all.
 /// `chunked` may not be applied twice (RFC 9112 section 6.1), so where a proxy has named it again
 /// the body is still chunked once, as curl has it, too.
-fn add_coding(lengths: &mut Lengths, value: &[u8]) -> Result<(), BadField> {
+fn add_coding(lengths: &mut Lengths, value: &[u8]) -> Option<()> {
     for coding in list(value) {
         let again = lengths.chunked && coding.eq_ignore_ascii_case(b"chunked");
         if !again && !coding.eq_ignore_ascii_case(b"identity") {
             lengths.add_coding(coding)?;
         }
     }
-    Ok(())
+    Some(())
 }
 
 #[cfg(test)]

@@ -47,7 +47,6 @@ pub struct Added {
 impl Added {
     /// `fixed` is added to every latency, `gaps` are the times not looked before each reply, and
     /// `wakeups`, in ascending order, the times that waking up took, where the worker sleeps.
-    #[must_use]
     pub fn new(fixed: Nanos, gaps: &Coarse, wakeups: Option<&[Nanos]>) -> Self {
         let wakeups = wakeups.filter(|samples| !samples.is_empty());
         let bound = |share: f64| match wakeups {
@@ -67,7 +66,6 @@ impl Added {
     }
 
     /// By how much at most the quantile `percent` is too long, the width of its bin included.
-    #[must_use]
     pub fn to_quantile(&self, distribution: &Distribution, percent: f64) -> Option<Nanos> {
         let count = distribution.count();
         let rank = rank(count, percent)?;

@@ -1,7 +1,10 @@
 //! What one worker records into during the measured phase.
 
+use std::borrow::Cow;
+
 use super::bins::{self, Rows};
 use super::{Distribution, SameBin};
+use crate::number::real;
 use tare_units::limits::{BLOCKS, INTERVALS_MAX};
 use tare_units::{Instant, Nanos};
 
@@ -33,7 +36,6 @@ pub enum Metric {
     Path,
 }
 
-/// All metrics, in the order of their numbers.
 const METRICS: [Metric; 6] = [
     Metric::Service,
     Metric::Response,
@@ -74,36 +76,10 @@ pub struct Sample {
     pub residence: Option<Nanos>,
 }
 
-/// The distribution of one metric, and beside it the same lengths coarsely by block.
 #[derive(Debug, Clone)]
 struct MetricSamples {
     distribution: Distribution,
     blocks: Rows,
-}
-
-impl MetricSamples {
-    fn new(metric: Metric) -> Self {
-        Self {
-            distribution: match metric {
-                Metric::Residence | Metric::Path => Distribution::uncensored(),
-                _ => Distribution::new(),
-            },
-            blocks: Rows::new(BLOCKS),
-        }
-    }
-
-    /// Records and returns the coarse bin.
-    #[inline]
-    fn record(&mut self, block: usize, length: Nanos, censored: bool) -> u16 {
-        if censored {
-            self.distribution.record_censored(length);
-        } else {
-            self.distribution.record(length);
-        }
-        let bin = bins::index(length.0);
-        self.blocks.record(block, bin);
-        bin
-    }
 }
 
 /// Which of equally wide sections a position lies in. Positions come in order, so a division is
@@ -146,20 +122,23 @@ impl Sections {
 struct Counts {
     completed: u64,
     errors: u64,
-    max_ns: u64,
+    max: Nanos,
 }
 
 impl Counts {
     fn merge(&mut self, other: Self) {
         self.completed += other.completed;
         self.errors += other.errors;
-        self.max_ns = self.max_ns.max(other.max_ns);
+        self.max = self.max.max(other.max);
     }
 }
 
-/// An entry of the series, merged over workers: a view.
-#[derive(Debug, Clone, Copy)]
+/// An entry of the series: a view of a recording, or one of its own that is filled again and again
+/// while a run goes on, so that copying allocates nothing.
+#[derive(Debug, Clone)]
 pub struct SeriesEntry<'a> {
+    /// Which entry of the series it is, from zero.
+    pub index: usize,
     /// Its end, from the start of the measured phase.
     pub end: Nanos,
     /// Operations answered as expected in it, whenever they were due.
@@ -168,78 +147,44 @@ pub struct SeriesEntry<'a> {
     pub errors: u64,
     /// The longest headline latency in it, exact.
     pub max: Nanos,
-    counts: &'a [u32],
+    bins: Cow<'a, [u32]>,
+}
+
+/// An entry that is copied out of a recording, and merged over workers.
+pub type LiveEntry = SeriesEntry<'static>;
+
+impl Default for LiveEntry {
+    fn default() -> Self {
+        let bins = Cow::Owned(vec![0; bins::BINS]);
+        Self { index: 0, end: Nanos::ZERO, completed: 0, errors: 0, max: Nanos::ZERO, bins }
+    }
 }
 
 impl SeriesEntry<'_> {
     /// Its headline latencies as base64 of the HdrHistogram V2 compressed encoding, to 2 figures;
     /// absent where it has none.
-    #[must_use]
     pub fn encode(&self) -> Option<String> {
-        let counts = || self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
-        counts().next()?;
-        let lengths = counts().map(|(bin, &count)| {
-            let length = bins::end(bin).min(self.max.0);
-            (length, u64::from(count))
-        });
-        Some(super::encode_coarse(lengths))
+        let mut bins = self.bins.iter().enumerate().filter(|(_, count)| **count > 0).peekable();
+        bins.peek()?;
+        let length = |bin| bins::end(bin).min(self.max.0);
+        Some(super::encode_coarse(bins.map(|(bin, &count)| (length(bin), count.into()))))
     }
 
     /// The quantile of the headline latency (response in open loop, service otherwise), to 2
     /// figures, where at least [`super::BEYOND_MIN`] samples lie beyond it.
-    #[must_use]
     pub fn quantile(&self, percent: f64) -> Option<Nanos> {
-        let total = self.counts.iter().map(|&c| u64::from(c)).sum();
-        let rank = super::rank(total, percent)?;
-        let mut below = 0;
-        self.counts.iter().enumerate().find_map(|(bin, &count)| {
-            below += u64::from(count);
-            (below >= rank).then(|| Nanos(bins::end(bin).min(self.max.0)))
-        })
-    }
-}
-
-/// An entry of the series, copied out while the run goes on. Made before the run and filled again
-/// and again, so that copying allocates nothing.
-#[derive(Debug, Clone)]
-pub struct LiveEntry {
-    index: usize,
-    end: Nanos,
-    counts: Counts,
-    bins: Box<[u32]>,
-}
-
-impl Default for LiveEntry {
-    fn default() -> Self {
-        let bins = vec![0; bins::BINS].into_boxed_slice();
-        Self { index: 0, end: Nanos::ZERO, counts: Counts::default(), bins }
-    }
-}
-
-impl LiveEntry {
-    /// Which entry of the series it is, from zero.
-    #[must_use]
-    pub const fn index(&self) -> usize {
-        self.index
+        let counts = || self.bins.iter().map(|&count| u64::from(count));
+        let end = bins::end_of_rank(counts(), super::rank(counts().sum(), percent)?)?;
+        Some(Nanos(end.min(self.max.0)))
     }
 
     /// Adds the same entry of another worker.
     pub fn merge(&mut self, other: &Self) {
-        self.counts.merge(other.counts);
-        for (mine, theirs) in self.bins.iter_mut().zip(&other.bins) {
+        self.completed += other.completed;
+        self.errors += other.errors;
+        self.max = self.max.max(other.max);
+        for (mine, theirs) in self.bins.to_mut().iter_mut().zip(other.bins.iter()) {
             *mine += theirs;
-        }
-    }
-
-    /// The entry.
-    #[must_use]
-    pub fn view(&self) -> SeriesEntry<'_> {
-        SeriesEntry {
-            end: self.end,
-            completed: self.counts.completed,
-            errors: self.counts.errors,
-            max: Nanos(self.counts.max_ns),
-            counts: &self.bins,
         }
     }
 }
@@ -250,7 +195,7 @@ impl LiveEntry {
 ///
 /// A worker has 6 MB of distributions in open loop, else 4; each entry of the series takes 18 KB
 /// more. An operation with its residence costs 16 ns to record in closed loop and 25 ns in open
-/// loop (2-core VM, `recording_cost`).
+/// loop (2-core VM, `benches/micro.rs`).
 #[derive(Debug, Clone)]
 pub struct Recording {
     spec: RecordingSpec,
@@ -263,35 +208,17 @@ pub struct Recording {
     series_counts: Box<[Counts]>,
     /// Entries of the series that were reached.
     series_used: usize,
-    /// Residence times beyond the whole round trip, which were not recorded.
-    impossible_residences: u64,
-    /// Arrivals that were not sent and were recorded evenly spread: there were too many to visit.
-    spread_unsent: u64,
-}
-
-impl Recording {
     /// Replies whose server says that it held them for longer than they took in all: that is left
     /// out.
-    #[must_use]
-    pub const fn impossible_residences(&self) -> u64 {
-        self.impossible_residences
-    }
-
+    pub impossible_residences: u64,
     /// Arrivals that were never sent and were too many to be visited one by one: all of them are
     /// counted, each as overdue as it would be if those between two that are known were evenly
     /// spread.
-    #[must_use]
-    pub const fn spread_unsent(&self) -> u64 {
-        self.spread_unsent
-    }
+    pub spread_unsent: u64,
+}
 
-    /// Notes that so many of what [`Recording::record_unsent`] was given were spread.
-    pub const fn count_spread_unsent(&mut self, count: u64) {
-        self.spread_unsent += count;
-    }
-
+impl Recording {
     /// An empty recording.
-    #[must_use]
     pub fn new(spec: RecordingSpec) -> Self {
         let block_width = match spec.extent {
             Extent::Time(length) => length.0,
@@ -317,7 +244,14 @@ impl Recording {
             intervals: Sections::new(interval, entries),
             samples: METRICS.map(|metric| {
                 let on_schedule = matches!(metric, Metric::Response | Metric::Lateness);
-                (spec.open_loop || !on_schedule).then(|| MetricSamples::new(metric))
+                let known_in_full = matches!(metric, Metric::Residence | Metric::Path);
+                (spec.open_loop || !on_schedule).then(|| MetricSamples {
+                    distribution: match known_in_full {
+                        true => Distribution::uncensored(),
+                        false => Distribution::new(),
+                    },
+                    blocks: Rows::new(BLOCKS),
+                })
             }),
             series: Rows::new(entries),
             series_counts: vec![Counts::default(); entries].into_boxed_slice(),
@@ -355,31 +289,33 @@ impl Recording {
         self.latencies(at, Sample { residence: None, ..sample }, true);
     }
 
-    /// Operations were due `overdue` before `at` and are not going to be sent: dropped as too late,
-    /// or unsent at the end. Their lateness and response time are at least that.
+    /// Operations were due `overdue` before `at` and are never sent: dropped as too late, or unsent
+    /// at the end. Their lateness and response time are at least that.
     pub fn record_unsent(&mut self, at: Instant, overdue: &SameBin) {
         let bin = bins::index(overdue.longest.0);
-        for metric in [Metric::Lateness, Metric::Response] {
+        let late = [Metric::Lateness, Metric::Response];
+        for metric in late {
             if let Some(samples) = &mut self.samples[metric as usize] {
                 samples.distribution.record_censored_together(overdue);
             }
         }
         let mut left = overdue.count;
         while left > 0 {
-            let (block, room) = self.block_with_room(at);
-            let count = left.min(room);
-            for metric in [Metric::Lateness, Metric::Response] {
+            let block = self.block_of_moment(at);
+            let count = match self.spec.extent {
+                Extent::Time(_) => left,
+                // Whatever is recorded beyond the count belongs to the last block.
+                Extent::Count(_) => left.min(self.blocks.end.saturating_sub(self.recorded).max(1)),
+            };
+            for metric in late {
                 if let Some(samples) = &mut self.samples[metric as usize] {
-                    samples.blocks.record_n(block, bin, count);
+                    samples.blocks.record(block, bin, count);
                 }
             }
             self.recorded += count;
             left -= count;
         }
-        let entry = self.entry(at);
-        self.series.record_n(entry, bin, overdue.count);
-        let counts = &mut self.series_counts[entry];
-        counts.max_ns = counts.max_ns.max(overdue.longest.0);
+        self.headline(at, bin, overdue.count, overdue.longest);
     }
 
     /// A connection was established at `at`, in `length`.
@@ -436,22 +372,18 @@ impl Recording {
     }
 
     /// The distribution of a metric, unless this loop has none.
-    #[must_use]
     pub fn distribution(&self, metric: Metric) -> Option<&Distribution> {
         self.samples[metric as usize].as_ref().map(|m| &m.distribution)
     }
 
     /// The metric that heads the report and the series: response in open loop, service otherwise.
-    #[must_use]
     pub const fn headline_metric(&self) -> Metric {
         if self.spec.open_loop { Metric::Response } else { Metric::Service }
     }
 
     /// For each block with samples of `metric`: how many, and how many of them are no longer than
-    /// the edge of a coarse bin. The edge is taken where the share of samples below it, over all
-    /// blocks, is nearest to `share`; empty where no edge parts the samples.
-    #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "shares need no more than 2^52 samples")]
+    /// the edge of a coarse bin: that at which the share of all samples below is nearest to
+    /// `share`. Empty where no edge parts the samples.
     pub fn block_counts(&self, metric: Metric, share: f64) -> Vec<(u64, u64)> {
         let Some(samples) = &self.samples[metric as usize] else {
             return Vec::new();
@@ -463,7 +395,7 @@ impl Recording {
         let (mut below, mut best) = (0, None);
         for (bin, sum) in sums.iter().enumerate() {
             below += sum;
-            let distance = (below as f64 / total as f64 - share).abs();
+            let distance = (real(below) / real(total) - share).abs();
             if below > 0 && below < total && best.is_none_or(|(least, _)| distance < least) {
                 best = Some((distance, bin));
             }
@@ -483,15 +415,11 @@ impl Recording {
         let reached = usize::try_from(duration.0.div_ceil(interval))
             .map_or(entries, |n| n.clamp(self.series_used, entries));
         (0..reached).map(move |index| {
-            let counts = self.series_counts[index];
-            let end = (index as u64 + 1).saturating_mul(interval);
-            SeriesEntry {
-                end: if index + 1 == entries { duration } else { Nanos(end.min(duration.0)) },
-                completed: counts.completed,
-                errors: counts.errors,
-                max: Nanos(counts.max_ns),
-                counts: self.series.row(index),
-            }
+            let Counts { completed, errors, max } = self.series_counts[index];
+            let end = Nanos((index as u64 + 1).saturating_mul(interval));
+            let end = if index + 1 == entries { duration } else { end.min(duration) };
+            let bins = Cow::Borrowed(self.series.row(index));
+            SeriesEntry { index, end, completed, errors, max, bins }
         })
     }
 
@@ -500,18 +428,17 @@ impl Recording {
         let index = index.min(self.series_counts.len() - 1);
         entry.index = index;
         entry.end = Nanos((index as u64 + 1).saturating_mul(self.spec.interval.0));
-        entry.counts = self.series_counts[index];
-        entry.bins.copy_from_slice(self.series.row(index));
+        let counts = self.series_counts[index];
+        (entry.completed, entry.errors, entry.max) = (counts.completed, counts.errors, counts.max);
+        entry.bins.to_mut().copy_from_slice(self.series.row(index));
     }
 
     /// Entries that the series has room for; what comes later is counted in the last.
-    #[must_use]
     pub const fn entries(&self) -> usize {
         self.series_counts.len()
     }
 
     /// Length of an entry of the series: as asked, or a multiple where a run would have too many.
-    #[must_use]
     pub const fn interval(&self) -> Nanos {
         self.spec.interval
     }
@@ -531,51 +458,43 @@ impl Recording {
             // that shows.
             if residence > sample.service + Nanos(sample.service.0 / 1_000 + 1_000) {
                 self.impossible_residences += 1;
-                return self.headline(at, bin, head);
+                return self.headline(at, bin, 1, head);
             }
             self.put(Metric::Residence, block, residence, false);
             self.put(Metric::Path, block, sample.service - residence, false);
         }
-        self.headline(at, bin, head);
+        self.headline(at, bin, 1, head);
     }
 
+    /// Returns the coarse bin of the length.
     #[inline]
     fn put(&mut self, metric: Metric, block: usize, length: Nanos, censored: bool) -> u16 {
-        match &mut self.samples[metric as usize] {
-            Some(samples) => samples.record(block, length, censored),
-            None => bins::index(length.0),
+        let bin = bins::index(length.0);
+        if let Some(samples) = &mut self.samples[metric as usize] {
+            if censored {
+                samples.distribution.record_censored(length);
+            } else {
+                samples.distribution.record(length);
+            }
+            samples.blocks.record(block, bin, 1);
         }
+        bin
     }
 
-    /// The block of the next operation.
     #[inline]
     fn block(&mut self, at: Instant) -> usize {
-        let position = match self.spec.extent {
-            Extent::Time(_) => at.since(self.t0).0,
-            Extent::Count(_) => self.recorded,
-        };
+        let block = self.block_of_moment(at);
         self.recorded += 1;
-        self.blocks.at(position)
-    }
-
-    /// The block of the next operation, and how many find room in it.
-    fn block_with_room(&mut self, at: Instant) -> (usize, u64) {
-        match self.spec.extent {
-            Extent::Time(_) => (self.blocks.at(at.since(self.t0).0), u64::MAX),
-            Extent::Count(_) => {
-                let block = self.blocks.at(self.recorded);
-                // Whatever is recorded beyond the count belongs to the last block.
-                (block, self.blocks.end.saturating_sub(self.recorded).max(1))
-            }
-        }
+        block
     }
 
     /// The block of something that is no operation of its own.
+    #[inline]
     fn block_of_moment(&mut self, at: Instant) -> usize {
-        match self.spec.extent {
-            Extent::Time(_) => self.blocks.at(at.since(self.t0).0),
-            Extent::Count(_) => self.blocks.at(self.recorded),
-        }
+        self.blocks.at(match self.spec.extent {
+            Extent::Time(_) => at.since(self.t0).0,
+            Extent::Count(_) => self.recorded,
+        })
     }
 
     #[inline]
@@ -586,11 +505,11 @@ impl Recording {
     }
 
     #[inline]
-    fn headline(&mut self, at: Instant, bin: u16, length: Nanos) {
+    fn headline(&mut self, at: Instant, bin: u16, samples: u64, longest: Nanos) {
         let entry = self.entry(at);
-        self.series.record(entry, bin);
+        self.series.record(entry, bin, samples);
         let counts = &mut self.series_counts[entry];
-        counts.max_ns = counts.max_ns.max(length.0);
+        counts.max = counts.max.max(longest);
     }
 }
 

@@ -31,17 +31,11 @@ fn blocks_are_cut_by_count_when_the_length_is_unknown() {
     for i in 0..64 {
         r.record(Instant(i), sample(if i % 2 == 0 { 100 } else { 10_000 }));
     }
-    let counts = r.block_counts(Metric::Service, 0.5);
-    assert_eq!(counts, vec![(2, 1); BLOCKS]);
-}
-
-#[test]
-fn identical_samples_have_no_edge_between_them() {
-    let mut r = Recording::new(spec(Extent::Count(100), false));
-    for i in 0..100 {
-        r.record(Instant(i), sample(500));
-    }
-    assert!(r.block_counts(Metric::Service, 0.5).is_empty());
+    assert_eq!(r.block_counts(Metric::Service, 0.5), [(2, 1); BLOCKS]);
+    // Between identical samples there is no edge.
+    let mut same = Recording::new(spec(Extent::Count(100), false));
+    (0..100).for_each(|i| same.record(Instant(i), sample(500)));
+    assert!(same.block_counts(Metric::Service, 0.5).is_empty());
 }
 
 #[test]
@@ -65,15 +59,11 @@ fn open_loop_keeps_response_and_lateness_apart() {
     assert_eq!(figures(Metric::Path), (1, 0, Some(900)));
     let series: Vec<_> = r.series(Nanos::from_secs(1)).collect();
     assert_eq!((series[0].completed, series[0].max), (1, Nanos(9_999)));
-}
-
-#[test]
-fn closed_loop_has_neither() {
-    let r = Recording::new(spec(Extent::Count(1), false));
-    assert!(
-        r.distribution(Metric::Response).is_none() && r.distribution(Metric::Lateness).is_none()
-    );
-    assert_eq!(r.headline_metric(), Metric::Service);
+    // Closed loop has neither.
+    let closed = Recording::new(spec(Extent::Count(1), false));
+    let of_schedule = [Metric::Response, Metric::Lateness];
+    assert!(of_schedule.iter().all(|metric| closed.distribution(*metric).is_none()));
+    assert_eq!(closed.headline_metric(), Metric::Service);
 }
 
 #[test]
@@ -129,24 +119,4 @@ fn workers_merge_block_by_block() {
     assert_eq!(count(Metric::Connect), Some((2, 1)));
     assert_eq!(count(Metric::Residence), Some((4, 0)));
     assert_eq!(a.series(Nanos::from_millis(320)).map(|e| e.completed).sum::<u64>(), 3);
-}
-
-/// `cargo test --release -p tare-engine recording_cost -- --ignored --nocapture`
-#[test]
-#[ignore = "a measurement, not a check"]
-fn recording_cost() {
-    const ROUNDS: u64 = 20_000_000;
-    for open_loop in [false, true] {
-        let mut r = Recording::new(spec(Extent::Time(Nanos::from_secs(5)), open_loop));
-        let mut x = 1u64;
-        let start = std::time::Instant::now();
-        for i in 0..ROUNDS {
-            x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let lateness = open_loop.then_some(Nanos(x >> 54));
-            let service = 8_000 + (x >> 52);
-            r.record(Instant(i * 200), Sample { lateness, ..sample(service) });
-        }
-        let ns = start.elapsed().as_nanos() as f64 / ROUNDS as f64;
-        eprintln!("open loop {open_loop}: {ns:.1} ns per operation with residence");
-    }
 }

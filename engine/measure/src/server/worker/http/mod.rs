@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
 
-use super::Result;
+use super::{Io, Result};
 use crate::limits::HTTP_MEMORY_MAX;
 use crate::worker::link::{Purpose, slot_of};
 use crate::worker::{Role, TurnCounters};
@@ -36,6 +36,7 @@ use connection::{Connection, ConnectionPermit, FILL_BYTES, Input, PAGE, Tail};
 use handler::{Joining, RequestHandler};
 use response::{Body, Ending, FILL, HEAD_BESIDE, SHORT, Timing};
 
+pub use crate::server::plan::HttpSettings;
 pub use delays::Stall;
 
 /// A response that is due this soon is waited for spinning: waking up may take as long.
@@ -115,22 +116,6 @@ pub trait StampClock: std::fmt::Debug {
 
     /// The instant of a stamp, which is since the epoch; `None` for one that has none.
     fn to_instant(&self, stamp: Nanos) -> Option<Instant>;
-}
-
-/// How HTTP is served.
-#[derive(Debug, Clone)]
-pub struct HttpSettings {
-    /// How the worker waits; it always spins for a response that is due within 300 µs.
-    pub wait: WaitMode,
-    /// Longest silence of a connection, longest time for which a client may take nothing of what it
-    /// is sent, and longest time that a response from memory of its own may take to be read.
-    pub idle: Nanos,
-    /// Connections at once.
-    pub connections_max: u32,
-    /// Seeds what `/echo` leaves to chance.
-    pub seed: u64,
-    /// When nothing is done.
-    pub stalls: Vec<Stall>,
 }
 
 /// The HTTP side of a server; see the [module](self).
@@ -243,7 +228,7 @@ impl<S> HttpServer<S> {
 
     fn adopt(
         &mut self,
-        io: &mut impl Driver<Socket = S>,
+        io: &mut impl Io<S>,
         arrival: HttpArrival<S>,
         permit: ConnectionPermit,
         now: Instant,

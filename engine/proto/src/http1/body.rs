@@ -1,7 +1,9 @@
-//! The chunked transfer coding, read (RFC 9112 section 7.1).
+//! Bodies, delimited as their framing says (RFC 9112 section 6), the chunked transfer coding among
+//! it (section 7.1).
 
 use tare_units::limits::CHUNK_LINE_MAX;
 
+/// What is wrong with a chunked body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ChunkError {
     Malformed,
@@ -9,15 +11,23 @@ pub(super) enum ChunkError {
     TooManyTrailers,
 }
 
-/// What the next bytes of a chunked body are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Piece {
-    /// So many bytes of framing.
-    Framing(usize),
-    /// So many bytes of the body.
-    Data(usize),
-    /// So many bytes of framing, with which the body ends.
-    End(usize),
+/// How the end of a body is known, and how far it has come.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Framing {
+    /// So many bytes are yet to come.
+    Length(u64),
+    Chunked(Chunks),
+    UntilClose,
+}
+
+/// What the next bytes of a body are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Piece {
+    pub(super) bytes: usize,
+    /// They are the body's own, and not its framing.
+    pub(super) is_data: bool,
+    /// The body ends with them.
+    pub(super) ends: bool,
 }
 
 /// What a chunked body may hold beside its chunks.
@@ -25,11 +35,34 @@ pub(super) enum Piece {
 pub(super) struct ChunkRules {
     pub(super) trailer_bytes: usize,
     pub(super) trailers: usize,
-    /// White space between a size and the end of its line: not in the grammar, but some servers pad
-    /// sizes to a fixed width.
-    pub(super) padding: bool,
-    /// Control characters in the values of trailers, which frame nothing.
-    pub(super) controls: bool,
+    /// White space between a size and the end of its line is passed over: it is not in the grammar,
+    /// but some servers pad sizes to a fixed width. So are control characters in the values of
+    /// trailers, which frame nothing.
+    pub(super) lenient: bool,
+}
+
+impl Framing {
+    pub(super) const fn chunked() -> Self {
+        Self::Chunked(Chunks { left: 0, line: 0, trailers: 0, state: State::Size })
+    }
+
+    /// Reads the first piece of `bytes`, which are not empty.
+    #[inline]
+    pub(super) fn read(&mut self, bytes: &[u8], rules: ChunkRules) -> Result<Piece, ChunkError> {
+        let (left, is_chunk) = match self {
+            Self::Length(left) => (left, false),
+            Self::Chunked(chunks) if chunks.state == State::Data && chunks.left > 0 => {
+                (&mut chunks.left, true)
+            }
+            Self::Chunked(chunks) => return chunks.framing(bytes, rules),
+            Self::UntilClose => {
+                return Ok(Piece { bytes: bytes.len(), is_data: true, ends: false });
+            }
+        };
+        let taken = usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
+        *left -= taken as u64;
+        Ok(Piece { bytes: taken, is_data: true, ends: !is_chunk && *left == 0 })
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,8 +72,8 @@ enum State {
     Space,
     Extension,
     SizeLf,
+    /// The chunk is under way, or its line end is due.
     Data,
-    DataCr,
     DataLf,
     /// Here the trailers begin; all that follow belong to them.
     LineStart,
@@ -61,25 +94,8 @@ pub(super) struct Chunks {
 }
 
 impl Chunks {
-    pub(super) const fn new() -> Self {
-        Self { left: 0, line: 0, trailers: 0, state: State::Size }
-    }
-
-    /// Reads the first piece of `bytes`, which are not empty.
-    #[inline]
-    pub(super) fn read(&mut self, bytes: &[u8], rules: ChunkRules) -> Result<Piece, ChunkError> {
-        if self.state != State::Data {
-            return self.framing(bytes, rules);
-        }
-        let taken = usize::try_from(self.left).map_or(bytes.len(), |left| left.min(bytes.len()));
-        self.left -= taken as u64;
-        if self.left == 0 {
-            self.state = State::DataCr;
-        }
-        Ok(Piece::Data(taken))
-    }
-
     fn framing(&mut self, bytes: &[u8], rules: ChunkRules) -> Result<Piece, ChunkError> {
+        let piece = |bytes, ends| Ok(Piece { bytes, is_data: false, ends });
         for (index, &byte) in bytes.iter().enumerate() {
             self.line += 1;
             let line = self.line as usize;
@@ -92,20 +108,17 @@ impl Chunks {
             }
             self.state = match self.state {
                 State::Size | State::Digits => self.size(byte)?,
-                State::Space if byte == b'\r' && !rules.padding => {
-                    return Err(ChunkError::Malformed);
-                }
-                State::Space => after_size(byte)?,
+                State::Space if byte != b'\r' || rules.lenient => after_size(byte)?,
                 State::Extension => text(byte, State::SizeLf, State::Extension)?,
                 State::SizeLf if byte == b'\n' => {
                     self.line = 0;
                     if self.left > 0 {
                         self.state = State::Data;
-                        return Ok(Piece::Framing(index + 1));
+                        return piece(index + 1, false);
                     }
                     State::LineStart
                 }
-                State::DataCr if byte == b'\r' => State::DataLf,
+                State::Data if byte == b'\r' => State::DataLf,
                 State::DataLf if byte == b'\n' => {
                     self.line = 0;
                     State::Size
@@ -120,29 +133,32 @@ impl Chunks {
                 }
                 State::Name if byte == b':' => State::Value,
                 State::Name if is_token(byte) => State::Name,
-                State::Value if rules.controls && is_harmless_control(byte) => State::Value,
+                // A control character that ends no line and no string (RFC 9110 section 5.5).
+                State::Value
+                    if rules.lenient
+                        && byte.is_ascii_control()
+                        && !matches!(byte, b'\0' | b'\r' | b'\n') =>
+                {
+                    State::Value
+                }
                 State::Value => text(byte, State::ValueLf, State::Value)?,
                 State::ValueLf if byte == b'\n' => State::LineStart,
-                State::EndLf if byte == b'\n' => return Ok(Piece::End(index + 1)),
+                State::EndLf if byte == b'\n' => return piece(index + 1, true),
                 _ => return Err(ChunkError::Malformed),
             };
         }
-        Ok(Piece::Framing(bytes.len()))
+        piece(bytes.len(), false)
     }
 
     fn size(&mut self, byte: u8) -> Result<State, ChunkError> {
-        let digit = match byte {
-            b'0'..=b'9' => byte - b'0',
-            b'a'..=b'f' => byte - b'a' + 10,
-            b'A'..=b'F' => byte - b'A' + 10,
-            _ if self.state == State::Digits => return after_size(byte),
-            _ => return Err(ChunkError::Malformed),
-        };
-        if self.left >> 60 != 0 {
-            return Err(ChunkError::Malformed);
+        match char::from(byte).to_digit(16) {
+            Some(digit) if self.left >> 60 == 0 => {
+                self.left = self.left << 4 | u64::from(digit);
+                Ok(State::Digits)
+            }
+            None if self.state == State::Digits => after_size(byte),
+            _ => Err(ChunkError::Malformed),
         }
-        self.left = self.left << 4 | u64::from(digit);
-        Ok(State::Digits)
     }
 }
 
@@ -164,11 +180,6 @@ const fn text(byte: u8, end: State, same: State) -> Result<State, ChunkError> {
         b'\t' | b' '..=b'~' | 0x80.. => Ok(same),
         _ => Err(ChunkError::Malformed),
     }
-}
-
-/// A control character that ends no line and no string (RFC 9110 section 5.5).
-const fn is_harmless_control(byte: u8) -> bool {
-    byte.is_ascii_control() && !matches!(byte, b'\0' | b'\r' | b'\n')
 }
 
 /// `tchar` of RFC 9110 section 5.6.2.
