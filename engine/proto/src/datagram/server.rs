@@ -74,15 +74,10 @@ impl UdpServerFront {
             return if header.reply { FrontAction::Ignore } else { FrontAction::Data(header) };
         }
         if let Some(signal) = StreamHeader::decode(datagram) {
-            return match signal.kind {
-                StreamKind::Payload if signal.sequence % ANSWERED_EVERY != 0 => FrontAction::Ignore,
-                _ => FrontAction::Data(DataHeader {
-                    reply: false,
-                    flags: 0,
-                    sequence: signal.sequence,
-                    session: signal.session,
-                }),
-            };
+            let StreamHeader { kind, sequence, session, .. } = signal;
+            let skipped = kind == StreamKind::Payload && sequence % ANSWERED_EVERY != 0;
+            let request = DataHeader { reply: false, flags: 0, sequence, session };
+            return if skipped { FrontAction::Ignore } else { FrontAction::Data(request) };
         }
         let control = match Control::decode(datagram) {
             Ok(control) => control,
@@ -172,11 +167,9 @@ pub fn serve_document(fetch: &Fetch, document: &[u8]) -> Option<Vec<u8>> {
 /// other's refusals for ever.
 fn refuse_version(theirs: u8, datagram: &[u8]) -> FrontAction {
     let answer = Refuse::version(theirs).encode();
-    if datagram.get(5) == Some(&(Kind::Hello as u8)) && answer.len() <= datagram.len() {
-        FrontAction::Reply(answer)
-    } else {
-        FrontAction::Ignore
-    }
+    let is_hello = datagram.get(5) == Some(&(Kind::Hello as u8));
+    let fits = answer.len() <= datagram.len();
+    if is_hello && fits { FrontAction::Reply(answer) } else { FrontAction::Ignore }
 }
 
 /// Nonce, cookie and proof off the end of a hello.

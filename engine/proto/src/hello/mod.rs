@@ -181,13 +181,13 @@ const fn is_zero(number: &u64) -> bool {
 impl Hello {
     /// Whether this can be served over `transport` at all; else the refusal to answer with.
     pub fn check(&self, transport: Transport) -> Result<(), Refuse> {
-        let no = |code, message: &str| Refuse::new(code, message);
-        let malformed = |message: &str| Err(no(RefuseCode::Malformed, message));
+        let malformed = |message: &str| Err(Refuse::new(RefuseCode::Malformed, message));
+        let refused =
+            |code, message: &str, remedy: &str| Err(Refuse::new(code, message).remedy(remedy));
         if self.test == Test::Unknown || self.direction == Direction::Unknown {
             let message = "this server does not know the test that was asked for";
-            return Err(
-                no(RefuseCode::UnsupportedTest, message).remedy("use the same tare at both ends")
-            );
+            let remedy = "use the same tare at both ends";
+            return refused(RefuseCode::UnsupportedTest, message, remedy);
         }
         let (own, other) = (self.transport.name(), transport.name());
         if self.transport != transport {
@@ -202,13 +202,13 @@ impl Hello {
             let message = format!(
                 "messages of {size} bytes cannot be sent over {other}: {least} to {most} can"
             );
-            return Err(no(RefuseCode::Size, &message)
-                .remedy(format!("give a --size from {least} to {most}")));
+            let remedy = format!("give a --size from {least} to {most}");
+            return refused(RefuseCode::Size, &message, &remedy);
         }
         if transport == Transport::Udp && self.connect_each {
             let message = "UDP has no connection to open for each request";
-            return Err(no(RefuseCode::UnsupportedTest, message)
-                .remedy("leave out --connect-each, or --udp"));
+            let remedy = "leave out --connect-each, or --udp";
+            return refused(RefuseCode::UnsupportedTest, message, remedy);
         }
         if self.request_follows && !(self.connect_each && self.test == Test::PingPong) {
             return malformed(
@@ -221,10 +221,11 @@ impl Hello {
                 malformed("a hello for a stream without a word on how")
             }
             _ if self.direction != Direction::Both => malformed("a ping-pong goes both ways"),
-            _ if self.server_delay_ns > SERVER_DELAY_MAX_NS => {
-                Err(no(RefuseCode::Limit, "a server holds a reply for at most 1 s")
-                    .remedy("give a --server-delay of at most 1s"))
-            }
+            _ if self.server_delay_ns > SERVER_DELAY_MAX_NS => refused(
+                RefuseCode::Limit,
+                "a server holds a reply for at most 1 s",
+                "give a --server-delay of at most 1s",
+            ),
             _ => Ok(()),
         }
     }
