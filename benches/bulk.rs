@@ -22,7 +22,7 @@ use tare_driver::epoll::EpollDriver;
 use tare_driver::sys::benches::{Moved, ReceiveRing, Receiving, SendRing, Sending};
 use tare_driver::sys::{option, socket};
 use tare_driver::uring::UringDriver;
-use tare_driver::{Backend, Completion, Driver, Op, Outcome, Segment, SocketOption, Token, Wait};
+use tare_driver::{Completion, Driver, Op, Outcome, Segment, SocketOption, Token, Wait};
 use tare_units::{Nanos, Sizes};
 
 #[expect(dead_code, reason = "the ping-pong is for benches/pingpong.rs")]
@@ -33,84 +33,58 @@ use common::{Config, Cpus, Pinned, interleave, median, median_interval};
 /// So many sends between two readings of the clock, whichever way they go.
 const BURST: u32 = 64;
 
-/// How one end sends.
-#[derive(Debug, Clone, Copy)]
-enum Sender {
-    /// A loop of blocking `send`.
-    Blocking,
-    /// A loop of non-blocking `send`, and `poll` where there is no room.
-    NonBlocking,
-    /// A ring, so many sends per system call.
-    Ring(Sending, u16),
-    /// The engine's repeated sends.
-    Engine(Backend),
-}
-
-/// How the other end receives.
-#[derive(Debug, Clone, Copy)]
-enum Receiver {
-    /// A loop of blocking `recv`.
-    Blocking,
-    /// A loop of blocking `recv` with `MSG_TRUNC`.
-    Discarding,
-    /// A loop of non-blocking `recv`, and `poll` after one that was not filled; bytes of
-    /// `SO_RCVLOWAT`.
-    Readiness(Option<u32>),
-    /// Non-blocking `recv`, tried again at once.
-    Spinning,
-    Ring(Receiving),
-    /// The engine's receives, or its discards.
-    Engine(Backend, bool),
-}
+/// An end, set up: moves something each time that it is called; zero bytes are the end of the
+/// stream.
+type End = Box<dyn FnMut() -> Result<Moved, String>>;
+/// Sets an end up that sends, or receives, so many bytes at once.
+type Setup = fn(TcpStream, usize) -> Result<End, String>;
+/// A name, and the two ends.
+type Contestant = (&'static str, Setup, Setup);
 
 /// What everyone is compared to.
-const PLAIN: Contestant = ("plain", Sender::Blocking, Receiver::Blocking);
+const PLAIN: Contestant = ("plain", blocking_sender, blocking_receiver);
 
-/// A name, and the two ends.
-type Contestant = (&'static str, Sender, Receiver);
-
-const fn sending(name: &'static str, sender: Sender) -> Contestant {
-    (name, sender, Receiver::Blocking)
+const fn sending(name: &'static str, sender: Setup) -> Contestant {
+    (name, sender, blocking_receiver)
 }
 
-const fn receiving(name: &'static str, receiver: Receiver) -> Contestant {
-    (name, Sender::Blocking, receiver)
+const fn receiving(name: &'static str, receiver: Setup) -> Contestant {
+    (name, blocking_sender, receiver)
 }
 
-const URING: Backend = Backend::Uring;
-const EPOLL: Backend = Backend::Epoll;
-
-/// All of them but [`PLAIN`].
+/// All of them but [`PLAIN`]. The number behind a ring is how many sends go by one system call.
 const CONTESTANTS: &[Contestant] = &[
     // The same once more: what its ratio shows is the resolution of the experiment.
-    sending("plain-aa", Sender::Blocking),
-    sending("send-nonblocking", Sender::NonBlocking),
-    sending("send-ring-1", Sender::Ring(Sending::Plain, 1)),
-    sending("send-ring-16", Sender::Ring(Sending::Plain, 16)),
-    sending("send-ring-64", Sender::Ring(Sending::Plain, 64)),
-    sending("send-ring-256", Sender::Ring(Sending::Plain, 256)),
-    sending("send-waitall-16", Sender::Ring(Sending::WaitAll, 16)),
-    sending("send-bundle-64", Sender::Ring(Sending::Bundle, 64)),
-    sending("send-fixed-16", Sender::Ring(Sending::Fixed, 16)),
-    sending("send-zc-1", Sender::Ring(Sending::ZeroCopy, 1)),
-    sending("send-zc-16", Sender::Ring(Sending::ZeroCopy, 16)),
-    sending("send-zc-fixed-16", Sender::Ring(Sending::ZeroCopyFixed, 16)),
-    sending("send-engine-uring", Sender::Engine(URING)),
-    sending("send-engine-epoll", Sender::Engine(EPOLL)),
-    receiving("recv-readiness", Receiver::Readiness(None)),
-    receiving("recv-lowat-64k", Receiver::Readiness(Some(64 << 10))),
-    receiving("recv-lowat-128k", Receiver::Readiness(Some(128 << 10))),
-    receiving("recv-spinning", Receiver::Spinning),
-    receiving("recv-discard", Receiver::Discarding),
-    receiving("recv-ring-single", Receiver::Ring(Receiving::Single)),
-    receiving("recv-ring-multishot", Receiver::Ring(Receiving::Multishot)),
-    receiving("recv-ring-bundle", Receiver::Ring(Receiving::Bundle)),
-    receiving("recv-ring-discard", Receiver::Ring(Receiving::Discard)),
-    receiving("recv-engine-uring", Receiver::Engine(URING, false)),
-    receiving("recv-engine-epoll", Receiver::Engine(EPOLL, false)),
-    receiving("recv-engine-discard", Receiver::Engine(URING, true)),
-    ("engine-uring", Sender::Engine(URING), Receiver::Engine(URING, false)),
-    ("engine-epoll", Sender::Engine(EPOLL), Receiver::Engine(EPOLL, false)),
+    sending("plain-aa", blocking_sender),
+    sending("send-nonblocking", nonblocking_sender),
+    sending("send-ring-1", |s, len| ring_sender(s, len, Sending::Plain, 1)),
+    sending("send-ring-16", |s, len| ring_sender(s, len, Sending::Plain, 16)),
+    sending("send-ring-64", |s, len| ring_sender(s, len, Sending::Plain, 64)),
+    sending("send-ring-256", |s, len| ring_sender(s, len, Sending::Plain, 256)),
+    sending("send-waitall-16", |s, len| ring_sender(s, len, Sending::WaitAll, 16)),
+    sending("send-bundle-64", |s, len| ring_sender(s, len, Sending::Bundle, 64)),
+    sending("send-fixed-16", |s, len| ring_sender(s, len, Sending::Fixed, 16)),
+    sending("send-zc-1", |s, len| ring_sender(s, len, Sending::ZeroCopy, 1)),
+    sending("send-zc-16", |s, len| ring_sender(s, len, Sending::ZeroCopy, 16)),
+    sending("send-zc-fixed-16", |s, len| ring_sender(s, len, Sending::ZeroCopyFixed, 16)),
+    sending("send-engine-uring", uring_sender),
+    sending("send-engine-epoll", epoll_sender),
+    receiving("recv-readiness", |s, len| readiness_receiver(s, len, None)),
+    receiving("recv-lowat-64k", |s, len| readiness_receiver(s, len, Some(64 << 10))),
+    receiving("recv-lowat-128k", |s, len| readiness_receiver(s, len, Some(128 << 10))),
+    receiving("recv-spinning", spinning_receiver),
+    receiving("recv-discard", discarding_receiver),
+    receiving("recv-ring-single", |s, len| ring_receiver(s, len, Receiving::Single)),
+    receiving("recv-ring-multishot", |s, len| ring_receiver(s, len, Receiving::Multishot)),
+    receiving("recv-ring-bundle", |s, len| ring_receiver(s, len, Receiving::Bundle)),
+    receiving("recv-ring-discard", |s, len| ring_receiver(s, len, Receiving::Discard)),
+    receiving("recv-engine-uring", uring_receiver),
+    receiving("recv-engine-epoll", epoll_receiver),
+    receiving("recv-engine-discard", |stream, len| {
+        engine_receiver(UringDriver::new().map_err(text)?, stream, len, true)
+    }),
+    ("engine-uring", uring_sender, uring_receiver),
+    ("engine-epoll", epoll_sender, epoll_receiver),
 ];
 
 /// Moves bulk data over loopback TCP in every way that was tried, interleaved, and prints what each
@@ -251,10 +225,6 @@ struct Transferred {
     copied_share: Option<f64>,
 }
 
-/// An end, set up: moves something each time that it is called; zero bytes are the end of the
-/// stream.
-type End = Box<dyn FnMut() -> Result<Moved, String>>;
-
 /// What an end did within its measured time.
 #[derive(Debug, Clone, Copy)]
 struct Share {
@@ -289,8 +259,8 @@ fn measure(end: &mut End, config: &Config) -> Result<Share, String> {
 
 /// Transfers for the time that the configuration asks; fails with what this kernel cannot do.
 fn transfer(
-    sender: Sender,
-    receiver: Receiver,
+    sender: Setup,
+    receiver: Setup,
     receive_bytes: usize,
     config: &Config,
 ) -> Result<Transferred, String> {
@@ -307,7 +277,7 @@ fn transfer(
     let thread = thread::spawn(move || {
         let _pinned = Pinned::to(config.cpus.client);
         let hang_up = sending.try_clone().map_err(text)?;
-        let end = sender_end(sender, sending, config.size_bytes);
+        let end = sender(sending, config.size_bytes);
         let _ = ready.send(());
         let share = match (end, may_go.recv()) {
             (Ok(mut end), Ok(())) => measure(&mut end, &config).and_then(|share| {
@@ -323,7 +293,7 @@ fn transfer(
         share
     });
     let _pinned = Pinned::to(config.cpus.server);
-    let end = receiver_end(receiver, receiving, receive_bytes);
+    let end = receiver(receiving, receive_bytes);
     let _ = is_ready.recv();
     let received = end.and_then(|mut end| {
         let _ = go.send(());
@@ -368,84 +338,100 @@ fn wait_for(stream: &TcpStream, events: PollFlags) -> Result<(), String> {
     }
 }
 
-fn sender_end(sender: Sender, mut stream: TcpStream, size: usize) -> Result<End, String> {
-    let message = vec![0x5a; size];
-    let size = size as u32;
-    Ok(match sender {
-        Sender::Blocking | Sender::NonBlocking => {
-            let waits = matches!(sender, Sender::Blocking);
-            stream.set_nonblocking(!waits).map_err(text)?;
-            Box::new(move || {
-                let mut bytes = 0;
-                for _ in 0..BURST {
-                    match stream.write(&message) {
-                        Ok(n) => bytes += n as u64,
-                        Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                            wait_for(&stream, PollFlags::POLLOUT)?;
-                        }
-                        Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                        Err(e) => return Err(text(e)),
-                    }
+fn blocking_sender(stream: TcpStream, len: usize) -> Result<End, String> {
+    Ok(plain_sender(stream, len))
+}
+
+/// With `poll` where there is no room.
+fn nonblocking_sender(stream: TcpStream, len: usize) -> Result<End, String> {
+    stream.set_nonblocking(true).map_err(text)?;
+    Ok(plain_sender(stream, len))
+}
+
+fn plain_sender(mut stream: TcpStream, len: usize) -> End {
+    let message = vec![0x5a; len];
+    Box::new(move || {
+        let mut bytes = 0;
+        for _ in 0..BURST {
+            match stream.write(&message) {
+                Ok(n) => bytes += n as u64,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    wait_for(&stream, PollFlags::POLLOUT)?;
                 }
-                Ok(Moved::of(bytes))
-            })
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(text(e)),
+            }
         }
-        Sender::Ring(sending, batch) => {
-            let mut ring = SendRing::new(stream.into(), size, sending, batch).map_err(text)?;
-            let batches = BURST.div_ceil(batch.into());
-            Box::new(move || {
-                let mut moved = Moved::default();
-                for _ in 0..batches {
-                    moved += ring.send_batch().map_err(text)?;
-                }
-                Ok(moved)
-            })
-        }
-        Sender::Engine(Backend::Uring) => {
-            engine_sender(UringDriver::new().map_err(text)?, stream, size)?
-        }
-        Sender::Engine(_) => engine_sender(EpollDriver::new().map_err(text)?, stream, size)?,
+        Ok(Moved::of(bytes))
     })
 }
 
-fn receiver_end(receiver: Receiver, mut stream: TcpStream, len: usize) -> Result<End, String> {
+fn ring_sender(stream: TcpStream, len: usize, how: Sending, batch: u16) -> Result<End, String> {
+    let mut ring = SendRing::new(stream.into(), len as u32, how, batch).map_err(text)?;
+    let batches = BURST.div_ceil(batch.into());
+    Ok(Box::new(move || {
+        let mut moved = Moved::default();
+        for _ in 0..batches {
+            moved += ring.send_batch().map_err(text)?;
+        }
+        Ok(moved)
+    }))
+}
+
+fn blocking_receiver(mut stream: TcpStream, len: usize) -> Result<End, String> {
     let mut buffer = vec![0; len];
-    let len = len as u32;
-    Ok(match receiver {
-        Receiver::Blocking => repeating(move || stream.read(&mut buffer)),
-        Receiver::Spinning => {
-            stream.set_nonblocking(true).map_err(text)?;
-            repeating(move || stream.read(&mut buffer))
+    Ok(repeating(move || stream.read(&mut buffer)))
+}
+
+fn spinning_receiver(stream: TcpStream, len: usize) -> Result<End, String> {
+    stream.set_nonblocking(true).map_err(text)?;
+    blocking_receiver(stream, len)
+}
+
+fn discarding_receiver(stream: TcpStream, len: usize) -> Result<End, String> {
+    Ok(repeating(move || Ok(socket::discard(&stream, len as u32)?)))
+}
+
+/// With `poll` after a receive that was not filled; bytes of `SO_RCVLOWAT`.
+fn readiness_receiver(
+    mut stream: TcpStream,
+    len: usize,
+    low_water: Option<u32>,
+) -> Result<End, String> {
+    stream.set_nonblocking(true).map_err(text)?;
+    if let Some(bytes) = low_water {
+        option::set(&stream, &SocketOption::ReceiveLowWater(bytes)).map_err(text)?;
+    }
+    let (mut buffer, mut was_short) = (vec![0; len], true);
+    Ok(repeating(move || {
+        if was_short {
+            wait_for(&stream, PollFlags::POLLIN).map_err(std::io::Error::other)?;
         }
-        Receiver::Discarding => {
-            repeating(move || socket::discard(&stream, len).map_err(std::io::Error::from))
-        }
-        Receiver::Readiness(low_water) => {
-            stream.set_nonblocking(true).map_err(text)?;
-            if let Some(bytes) = low_water {
-                option::set(&stream, &SocketOption::ReceiveLowWater(bytes)).map_err(text)?;
-            }
-            let mut was_short = true;
-            repeating(move || {
-                if was_short {
-                    wait_for(&stream, PollFlags::POLLIN).map_err(std::io::Error::other)?;
-                }
-                let received = stream.read(&mut buffer);
-                was_short = !received.as_ref().is_ok_and(|n| *n == buffer.len());
-                received
-            })
-        }
-        Receiver::Ring(receiving) => {
-            let mut ring = ReceiveRing::new(stream.into(), len, receiving).map_err(text)?;
-            Box::new(move || ring.receive().map(Moved::of).map_err(text))
-        }
-        Receiver::Engine(Backend::Uring, discards) => {
-            engine_receiver(UringDriver::new().map_err(text)?, stream, len, discards)?
-        }
-        Receiver::Engine(_, discards) => {
-            engine_receiver(EpollDriver::new().map_err(text)?, stream, len, discards)?
-        }
-    })
+        let received = stream.read(&mut buffer);
+        was_short = !received.as_ref().is_ok_and(|n| *n == buffer.len());
+        received
+    }))
+}
+
+fn ring_receiver(stream: TcpStream, len: usize, how: Receiving) -> Result<End, String> {
+    let mut ring = ReceiveRing::new(stream.into(), len as u32, how).map_err(text)?;
+    Ok(Box::new(move || ring.receive().map(Moved::of).map_err(text)))
+}
+
+fn uring_sender(stream: TcpStream, len: usize) -> Result<End, String> {
+    engine_sender(UringDriver::new().map_err(text)?, stream, len)
+}
+
+fn epoll_sender(stream: TcpStream, len: usize) -> Result<End, String> {
+    engine_sender(EpollDriver::new().map_err(text)?, stream, len)
+}
+
+fn uring_receiver(stream: TcpStream, len: usize) -> Result<End, String> {
+    engine_receiver(UringDriver::new().map_err(text)?, stream, len, false)
+}
+
+fn epoll_receiver(stream: TcpStream, len: usize) -> Result<End, String> {
+    engine_receiver(EpollDriver::new().map_err(text)?, stream, len, false)
 }
 
 /// An end that calls again while it is interrupted, or would block.
@@ -481,11 +467,11 @@ fn perform(
 fn engine_sender(
     mut driver: impl Driver<Socket = OwnedFd> + 'static,
     stream: TcpStream,
-    size: u32,
+    len: usize,
 ) -> Result<End, String> {
     let socket = driver.adopt(stream.into()).map_err(text)?;
-    let buffer = driver.allocate(size as usize).map_err(text)?;
-    let data = Segment { buffer, start: 0, len: size };
+    let buffer = driver.allocate(len).map_err(text)?;
+    let data = Segment { buffer, start: 0, len: len as u32 };
     let op = Op::SendRepeated { socket, data, count: BURST };
     let mut done = Vec::new();
     Ok(Box::new(move || match perform(&mut driver, &op, &mut done)? {
@@ -497,16 +483,14 @@ fn engine_sender(
 fn engine_receiver(
     mut driver: impl Driver<Socket = OwnedFd> + 'static,
     stream: TcpStream,
-    len: u32,
+    len: usize,
     discards: bool,
 ) -> Result<End, String> {
     let socket = driver.adopt(stream.into()).map_err(text)?;
-    let op = if discards {
-        Op::Discard { socket, len }
-    } else {
-        let buffer = driver.allocate(len as usize).map_err(text)?;
-        Op::Receive { socket, into: Segment { buffer, start: 0, len } }
-    };
+    let buffer = driver.allocate(len).map_err(text)?;
+    let len = len as u32;
+    let receive = Op::Receive { socket, into: Segment { buffer, start: 0, len } };
+    let op = if discards { Op::Discard { socket, len } } else { receive };
     let mut done = Vec::new();
     Ok(Box::new(move || match perform(&mut driver, &op, &mut done)? {
         Outcome::Received(bytes) => Ok(Moved::of(bytes.into())),

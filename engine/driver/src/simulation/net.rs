@@ -76,10 +76,6 @@ impl Wire {
         self.sent += 1;
     }
 
-    fn next(&self) -> Option<Instant> {
-        self.due.first_key_value().map(|((at, _), _)| *at)
-    }
-
     fn pop_due(&mut self, now: Instant) -> Option<Parcel> {
         let first = self.due.first_entry()?;
         (first.key().0 <= now).then(|| first.remove())
@@ -179,7 +175,7 @@ impl State {
     }
 
     pub(super) fn next_arrival(&self) -> Option<Instant> {
-        self.wire.next()
+        self.wire.due.first_key_value().map(|((at, _), _)| *at)
     }
 
     pub(super) fn plan_reset(&mut self, at: Instant) {
@@ -259,7 +255,7 @@ impl State {
             reuse_port: spec.reuse_port,
             packet_info: spec.packet_info,
             receive_buffer: spec.receive_buffer.map_or(BUFFER_BYTES, |b| b as usize),
-            ipv6: spec.local.map_or(spec.ipv6, |a| a.is_ipv6()),
+            ipv6: spec.is_ipv6(),
             error: None,
         });
         if let Some(local) = spec.local
@@ -323,15 +319,12 @@ impl State {
         let Some(mut socket) = self.sockets.remove(&key) else {
             return;
         };
-        if socket.is_bound
-            && let Some(local) = socket.local
-        {
-            let transport = matches!(socket.body, Body::Datagrams(_));
-            if let Some(keys) = self.bound.get_mut(&(transport, local.port())) {
-                keys.retain(|k| *k != key);
-                if keys.is_empty() {
-                    self.bound.remove(&(transport, local.port()));
-                }
+        if let (true, Some(local)) = (socket.is_bound, socket.local) {
+            let port = (matches!(socket.body, Body::Datagrams(_)), local.port());
+            let keys = self.bound.entry(port).or_default();
+            keys.retain(|k| *k != key);
+            if keys.is_empty() {
+                self.bound.remove(&port);
             }
         }
         match &mut socket.body {
