@@ -47,13 +47,9 @@ impl PathMtu {
 mod tests {
     use super::*;
 
-    fn path(bytes: u32, is_ipv6: bool) -> PathMtu {
-        PathMtu { bytes, is_ipv6 }
-    }
-
     #[test]
     fn what_fits_leaves_whole_and_one_byte_more_in_two() {
-        for (mtu, is_ipv6, whole) in [
+        for (bytes, is_ipv6, whole) in [
             (1500, false, 1472),
             (1500, true, 1452),
             (1400, false, 1372),
@@ -61,28 +57,32 @@ mod tests {
             (9000, false, 8972),
             (65_536, false, 65_508),
         ] {
-            let path = path(mtu, is_ipv6);
+            let path = PathMtu { bytes, is_ipv6 };
             assert_eq!(path.whole(), whole);
-            assert_eq!(path.fragments(1), 1);
-            assert_eq!(path.fragments(whole), 1);
-            assert_eq!(path.fragments(whole + 1), 2, "{path:?}");
+            let fragments = [1, whole, whole + 1].map(|size| path.fragments(size));
+            assert_eq!(fragments, [1, 1, 2], "{path:?}");
         }
     }
 
     #[test]
     fn fragments_carry_multiples_of_eight_but_for_the_last() {
-        // 20,488 bytes with UDP's header: 13 × 1480 = 19,240 and 1,248.
-        assert_eq!(path(1500, false).fragments(20_480), 14);
-        // 1448 each: 14 × 1448 = 20,272 and 216.
-        assert_eq!(path(1500, true).fragments(20_480), 15);
-        assert_eq!(path(1500, true).fragments(2 * 1448 - 8), 2);
-        assert_eq!(path(1500, true).fragments(2 * 1448 - 7), 3);
-        // 1,479 = 1,472 + 7: two full ones of 1,472 leave 1,479 for the last.
-        let odd = path(1499, false);
-        assert_eq!(odd.fragments(2 * 1472 + 1479 - 8), 3);
-        assert_eq!(odd.fragments(2 * 1472 + 1479 - 7), 4);
-        assert_eq!(path(0, true).fragments(1), 2, "no such path, and no panic");
-        assert_eq!(path(65_536, true).fragments(65_507), 2);
-        assert_eq!(path(65_536, false).fragments(65_507), 1);
+        for (bytes, is_ipv6, size, fragments) in [
+            // 20,488 bytes with UDP's header: 13 × 1480 = 19,240 and 1,248.
+            (1500, false, 20_480, 14),
+            // 1448 each: 14 × 1448 = 20,272 and 216.
+            (1500, true, 20_480, 15),
+            (1500, true, 2 * 1448 - 8, 2),
+            (1500, true, 2 * 1448 - 7, 3),
+            // 1,479 = 1,472 + 7: two full ones of 1,472 leave 1,479 for the last.
+            (1499, false, 2 * 1472 + 1479 - 8, 3),
+            (1499, false, 2 * 1472 + 1479 - 7, 4),
+            // No such path, and no panic.
+            (0, true, 1, 2),
+            (65_536, true, 65_507, 2),
+            (65_536, false, 65_507, 1),
+        ] {
+            let path = PathMtu { bytes, is_ipv6 };
+            assert_eq!(path.fragments(size), fragments, "{path:?} {size}");
+        }
     }
 }

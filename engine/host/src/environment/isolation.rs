@@ -52,28 +52,20 @@ pub(super) fn container(files: &Files, in_kubernetes: bool) -> Option<String> {
     let named = |word: &str| groups.contains(word) || root_layers.contains(word);
     // gVisor's kernel: older ones name no release of their own, but have said for years that they
     // were built at the same second (`LinuxVersion` in its source).
-    let name = if version.to_ascii_lowercase().contains("gvisor")
-        || version.contains("#1 SMP Sun Jan 10 15:06:54 PST 2016")
-    {
-        "gvisor"
-    } else if in_kubernetes
-        || groups.contains("kubepods")
-        || files.exists("/var/run/secrets/kubernetes.io")
-    {
-        "kubernetes"
-    } else if files.exists("/run/.containerenv") || named("libpod") {
-        "podman"
-    } else if files.exists("/.dockerenv") || named("/docker") {
-        "docker"
-    } else if named("containerd") {
-        "containerd"
-    } else if groups.contains("/lxc") {
-        "lxc"
-    } else {
-        // systemd's container interface: `lxc`, `systemd-nspawn`, …
-        return files.word("/run/systemd/container");
-    };
-    Some(name.to_owned())
+    let is_gvisor = version.to_ascii_lowercase().contains("gvisor")
+        || version.contains("#1 SMP Sun Jan 10 15:06:54 PST 2016");
+    let has_secrets = files.exists("/var/run/secrets/kubernetes.io");
+    let marks = [
+        ("gvisor", is_gvisor),
+        ("kubernetes", in_kubernetes || groups.contains("kubepods") || has_secrets),
+        ("podman", files.exists("/run/.containerenv") || named("libpod")),
+        ("docker", files.exists("/.dockerenv") || named("/docker")),
+        ("containerd", named("containerd")),
+        ("lxc", groups.contains("/lxc")),
+    ];
+    let name = marks.into_iter().find(|(_, is_marked)| *is_marked);
+    // systemd's container interface: `lxc`, `systemd-nspawn`, …
+    name.map(|(name, _)| name.to_owned()).or_else(|| files.word("/run/systemd/container"))
 }
 
 /// The mount options of an overlay at `/`: its layers lie in the runtime's directory. Only there: a

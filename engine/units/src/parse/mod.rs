@@ -341,13 +341,11 @@ impl FromStr for CpuList {
 impl fmt::Display for Size {
     /// Prints exactly, in the largest binary unit that divides it: `64 B`, `4 KiB`, `1 MiB`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (value, unit) = match self.0 {
-            n if n != 0 && n % (1 << 30) == 0 => (n >> 30, "GiB"),
-            n if n != 0 && n % (1 << 20) == 0 => (n >> 20, "MiB"),
-            n if n != 0 && n % (1 << 10) == 0 => (n >> 10, "KiB"),
-            n => (n, "B"),
-        };
-        f.pad(&format!("{value} {unit}"))
+        let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+        let divides = |shift: u32| self.0 != 0 && self.0.trailing_zeros() >= shift;
+        let unit = units.into_iter().find(|(shift, _)| divides(*shift));
+        let (shift, unit) = unit.unwrap_or((0, "B"));
+        f.pad(&format!("{} {unit}", self.0 >> shift))
     }
 }
 
