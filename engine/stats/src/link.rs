@@ -65,8 +65,8 @@ fn speed_bits_per_s(device: &Device) -> Option<f64> {
     (!VIRTUAL.contains(&driver)).then_some(real(speed) * 1e6)
 }
 
-/// The share of what goes over the wire that is payload: of full segments, as large as a kernel says
-/// or else as the MTU allows, or of datagrams. None where the MTU leaves no room for any.
+/// The share of what goes over the wire that is payload: of datagrams, or of full segments, as
+/// large as a kernel says or else as the MTU allows. None where the MTU leaves no room for any.
 fn payload_share(params: &Params, mss_bytes: Option<u32>, mtu: u64) -> Option<f64> {
     let ip_header = if params.is_ipv6() { IPV6_HEADER } else { IPV4_HEADER };
     let on_wire = |packet: u64| packet.max(FRAME_PAYLOAD_MIN) + FRAME_OVERHEAD;

@@ -1,11 +1,11 @@
 //! Two saved results, one from before a change and one from after it.
 //!
 //! Two comparisons were not measured in turns: whatever else changed in between stands in the
-//! difference, and no statistics take it out. So what is told of each arm is how far its blocks have
-//! moved (unpaired), and besides, of each arm but the baseline, how far its *cost* has: its
-//! difference to the baseline of the same block, from which what both arms share drops out.
-//! Verdicts are corrected over all declared changes by Holm's procedure. Plain results have no
-//! blocks: they are set side by side, and nothing is said of the difference.
+//! difference, and no statistics take it out. So each arm is reported with how far its blocks have
+//! moved (unpaired), and each but the baseline also with how far its *cost* has: its difference to
+//! the baseline of the same block, from which what both arms share drops out. Verdicts are
+//! corrected over all declared changes by Holm's procedure. Plain results have no blocks: they are
+//! set side by side, and nothing is said of the difference.
 
 use serde::Serialize;
 
