@@ -313,7 +313,6 @@ fn transfer(
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "bytes are far below 2^52")]
 fn summary(sent: Share, received: Share) -> Transferred {
     let bytes_per_s = received.moved.bytes as f64 / received.elapsed.as_secs_f64();
     let gib = received.moved.bytes as f64 / f64::from(1 << 30);

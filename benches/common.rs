@@ -131,7 +131,6 @@ pub(crate) fn median_interval(sorted: &[f64]) -> Option<(f64, f64, f64)> {
             break;
         }
         best = Some((sorted[rank], sorted[n - 1 - rank], coverage));
-        #[expect(clippy::cast_precision_loss, reason = "blocks are few")]
         let ratio = (n - rank) as f64 / (rank + 1) as f64;
         term *= ratio;
         below += term;

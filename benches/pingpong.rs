@@ -73,7 +73,6 @@ impl Play {
             Self::Bare(wait) => {
                 let times_ns = round_trips_ns(wait, config);
                 assert!(!times_ns.is_empty(), "no round trip within the time");
-                #[expect(clippy::cast_precision_loss, reason = "far below 2^52 ns")]
                 let mut times_ns: Vec<f64> = times_ns.into_iter().map(|ns| ns as f64).collect();
                 Played { p50_ns: median(&mut times_ns), instrument: None }
             }
@@ -139,7 +138,6 @@ fn engine(backend: Backend, wait: WaitMode, config: &Config) -> Option<Played> {
     let server_wait = result.instrument.server.as_ref().map(|i| i.wait.as_str());
     assert_eq!(server_wait, Some(wait.name()), "the server waits as asked");
     let p50_ns = result.latency.service.p50_ns?;
-    #[expect(clippy::cast_precision_loss, reason = "far below 2^52 ns")]
     let p50_ns = p50_ns as f64;
     Some(Played { p50_ns, instrument: Some(result.instrument.client.clone()) })
 }
@@ -218,7 +216,6 @@ fn chosen(filter: Option<&str>) -> Vec<&'static Contestant> {
 
 /// What the reports say of their own cost, medians over the blocks, beside what is measured here.
 fn print_instruments(playing: &[&Contestant], played: &[Vec<Played>]) {
-    #[expect(clippy::cast_precision_loss, reason = "a turn is far below 2^52 ns")]
     let over_blocks = |blocks: &[Played], figure: fn(&Instrument) -> u64| {
         let instruments = blocks.iter().filter_map(|block| block.instrument.as_ref());
         median(&mut instruments.map(|i| figure(i) as f64).collect::<Vec<_>>())

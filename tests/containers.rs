@@ -41,9 +41,7 @@ fn each_container_is_found_for_what_it_is() {
     let pid = job.id();
     let ran = job.wait();
     leaves_nothing(pid);
-    let Some(ran) = unless_unavailable(ran) else {
-        return;
-    };
+    let Some(ran) = unless_unavailable(ran) else { return };
     let ran = ran.exits(0);
     for words in ["host ", "runc ", "published ", "uring/epoll", "EPERM"] {
         assert!(ran.stdout.contains(words), "{words:?} not in {ran:#?}");

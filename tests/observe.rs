@@ -39,7 +39,6 @@ fn a_server_is_accounted_for_beside_every_measurement() {
         let duration = figure(&report, "/results/0/duration_ns");
         // A busy machine wakes the thread that looks late, at either end.
         assert!(span > duration / 2, "{test}: {duration} ns, {one:#}");
-        #[expect(clippy::cast_precision_loss, reason = "a share")]
         let share = used as f64 / span as f64;
         assert!((one["cpus"].as_f64().unwrap() - share).abs() < 1e-9);
         assert!(figure(one, "/memory_bytes") > 100_000, "{one:#}");
@@ -133,9 +132,7 @@ fn a_throttled_container_is_named_with_its_limit() {
     if !is_root("making a control group") {
         return;
     }
-    let Some(limited) = Limited::make() else {
-        return;
-    };
+    let Some(limited) = Limited::make() else { return };
     let mut busy = program("sh", "-c");
     busy.arg("while :; do :; done");
     // Declared after the group, so ended before it is removed.

@@ -220,9 +220,7 @@ fn requested(net_log: &Path) -> Vec<String> {
 
 #[test]
 fn a_browser_shows_the_page_and_asks_for_nothing_else() {
-    let Some(browser) = Browser::find() else {
-        return;
-    };
+    let Some(browser) = Browser::find() else { return };
     let report = comparison();
     is_valid(&report);
     let page = browser.page_of(&report);
@@ -259,9 +257,7 @@ fn a_browser_shows_the_page_and_asks_for_nothing_else() {
 
 #[test]
 fn the_page_is_drawn_by_light_in_the_dark_and_on_paper() {
-    let Some(browser) = Browser::find() else {
-        return;
-    };
+    let Some(browser) = Browser::find() else { return };
     let page = browser.page_of(&comparison());
     let mut shots = Vec::new();
     // As Blink counts: 0 is dark, 1 is light.

@@ -123,9 +123,7 @@ impl Redactor {
                 (None, _) => (format!("--{name}"), None),
             };
         }
-        let Some(letters) = word.strip_prefix('-') else {
-            return (positional(word), None);
-        };
+        let Some(letters) = word.strip_prefix('-') else { return (positional(word), None) };
         for (at, letter) in letters.char_indices() {
             let is_it = |option: &clap::Arg| {
                 option.get_short() == Some(letter)
@@ -167,9 +165,7 @@ impl Redactor {
     /// An arm's options as a report shows them: as typed, secrets redacted.
     pub(crate) fn options(&self, typed: &str) -> String {
         // What no shell reads can hold anything.
-        let Some(words) = shlex::split(typed) else {
-            return REDACTED.to_owned();
-        };
+        let Some(words) = shlex::split(typed) else { return REDACTED.to_owned() };
         let shown = self.line(&words, false);
         // As it was typed, rather than quoted again, where nothing was left out; a comment is among
         // no words.

@@ -47,9 +47,7 @@ fn connections_that_a_server_closes_are_replaced() {
 #[test]
 fn bodies_of_every_framing_are_read_whole() {
     let Some(server) = nginx() else { return };
-    let Some(apache) = apache("MaxKeepAliveRequests 0") else {
-        return;
-    };
+    let Some(apache) = apache("MaxKeepAliveRequests 0") else { return };
     for_each_backend(|backend| {
         let body_bytes = |url: &str, flags: &str| {
             let result = measured(url, &["-n 50 -c 2", flags, backend]);

@@ -286,9 +286,7 @@ impl SocketArgs {
             )?;
         }
         let within = |flag: &str, size: Option<Size>, range: RangeInclusive<u64>| {
-            let Some(Size(bytes)) = size else {
-                return Ok(None);
-            };
+            let Some(Size(bytes)) = size else { return Ok(None) };
             let fitting = u32::try_from(bytes).ok().filter(|_| range.contains(&bytes));
             fitting.map(Some).ok_or_else(|| {
                 let (low, high) = range.into_inner();

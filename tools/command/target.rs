@@ -205,13 +205,9 @@ pub(super) fn host_and_port(text: &str) -> std::result::Result<(&str, Option<&st
 
 /// Refuses an address of another family than the target's, where that is an address itself.
 pub(super) fn check_bind(bind: Option<SocketAddr>, target: &Target) -> Result<()> {
-    let (Some(bind), Target::Host { host, .. }) = (bind, target) else {
-        return Ok(());
-    };
+    let (Some(bind), Target::Host { host, .. }) = (bind, target) else { return Ok(()) };
     let ip = host.split('%').next().unwrap_or_default();
-    let Ok(target) = ip.parse::<IpAddr>().map(|ip| ip.to_canonical()) else {
-        return Ok(());
-    };
+    let Ok(target) = ip.parse::<IpAddr>().map(|ip| ip.to_canonical()) else { return Ok(()) };
     let bind = bind.ip();
     let message = format!("--bind {bind} cannot reach {target}: one is IPv4, the other IPv6");
     demand(target.is_ipv4() == bind.is_ipv4(), message, "name addresses of one family")

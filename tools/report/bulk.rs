@@ -125,9 +125,7 @@ fn link_of(link: &LinkUse) -> String {
 }
 
 fn headline(bandwidth: &Bandwidth) -> String {
-    let Some(rate) = bandwidth.bits_per_s else {
-        return "not reported by the receiver".to_owned();
-    };
+    let Some(rate) = bandwidth.bits_per_s else { return "not reported by the receiver".to_owned() };
     let interval = bandwidth.interval_bits_per_s;
     let within = bits_within(Some(rate), interval);
     let both = if flows(bandwidth).count() > 1 { " both ways together" } else { "" };

@@ -60,9 +60,7 @@ fn curve(summary: &Summary) -> (Points, Points) {
         Some((beyond(percent), ns as f64))
     });
     let marks: Points = found.collect();
-    let Some(histogram) = decode(&summary.hdr) else {
-        return (marks.clone(), marks);
-    };
+    let Some(histogram) = decode(&summary.hdr) else { return (marks.clone(), marks) };
     let count = histogram.len() as f64;
     let drawn = (0..=160).map(|step| f64::from(step) / 40.0);
     let drawn = drawn.take_while(|x| count * 10f64.powf(-x) >= BEYOND_MIN);
@@ -126,9 +124,7 @@ pub(super) fn percentiles<'a>(
 
 fn sweep(report: &Report) -> Vec<Block> {
     let params: Vec<&Params> = report.results.iter().map(|step| &step.params).collect();
-    let Some(sweep) = Sweep::of(&params) else {
-        return Vec::new();
-    };
+    let Some(sweep) = Sweep::of(&params) else { return Vec::new() };
     let all = |of: &dyn Fn(&StepResult) -> Option<f64>| report.results.iter().map(of).collect();
     if report.kind == "bw" {
         let rates = all(&|step| step.bandwidth.as_ref()?.bits_per_s);

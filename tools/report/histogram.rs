@@ -31,9 +31,7 @@ pub(super) fn decode(hdr: &str) -> Option<Histogram<u64>> {
 
 /// The latencies of a step as bars, as boom and hey print them; nothing where there are none.
 pub(super) fn bars(step: &StepResult) -> Vec<String> {
-    let Some(histogram) = decode(&headline(&step.latency).hdr) else {
-        return Vec::new();
-    };
+    let Some(histogram) = decode(&headline(&step.latency).hdr) else { return Vec::new() };
     let (low, high) = (histogram.min(), histogram.value_at_quantile(LINEAR_UPTO));
     // Narrower than a hundredth, and two edges would be printed alike.
     let width = round_up((high - low).div_ceil(BARS).max(high / 100).max(1));

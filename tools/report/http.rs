@@ -38,9 +38,7 @@ pub(super) fn build(document: &mut Document, report: &Report, percentiles: &[f64
 }
 
 fn step(step: &StepResult, percentiles: &[f64]) -> Vec<Block> {
-    let Some(http) = &step.params.http else {
-        return Vec::new();
-    };
+    let Some(http) = &step.params.http else { return Vec::new() };
     let mut found = facts(step, http);
     found.extend(troubles(step));
     let mut blocks = vec![Block::Fields(found)];

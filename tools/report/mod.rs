@@ -3,10 +3,6 @@
 //! For people a builder per kind of result makes a [`Document`], which [`mod@print`] puts into a
 //! format. Scripts have [`json`] and [`csv`]. What the builders share is here, in [`common`] and in
 //! [`numbers`].
-#![expect(
-    clippy::cast_precision_loss,
-    reason = "what is counted stays below 2^53, and a few digits of it are printed"
-)]
 
 mod bulk;
 mod charts;

@@ -32,10 +32,6 @@ pub(super) fn unit_of_bits(bits_per_s: f64) -> Unit {
 }
 
 /// Decimals that show so many significant digits of a number; none of zero.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the magnitude of a double lies between -324 and 308"
-)]
 pub(super) fn decimals(number: f64, digits: i64) -> usize {
     if number == 0.0 {
         return 0;
@@ -149,11 +145,6 @@ pub(super) fn per_second(rate: f64) -> String {
     format!("{}/s", trimmed(&format!("{rate:.digits$}")))
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "figures are positive, and a cast saturates"
-)]
 pub(super) fn whole(number: f64) -> u64 {
     number.round() as u64
 }

@@ -59,7 +59,6 @@ impl Axis {
         Self::new(name, (low, high), ticks.collect())
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "exponents below twenty")]
     fn logarithmic(name: &str, low: f64, high: f64, show: &dyn Fn(f64) -> String) -> Self {
         let (from, to) = (low.log10() - 0.04, high.log10() + 0.04);
         let steps: &[f64] = match to - from {

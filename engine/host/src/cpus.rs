@@ -59,11 +59,6 @@ impl Cpus {
 
     /// How many workers serve `connections` where nobody said: as many as there are CPUs, whole
     /// CPUs of the quota, and connections, at most four; one at least.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a quota is positive, and the cast saturates"
-    )]
     pub fn default_workers(&self, connections: u32) -> u32 {
         let allowed = u32::try_from(self.allowed.len()).unwrap_or(u32::MAX);
         let quota = self.quota.map_or(u32::MAX, |quota| quota as u32);

@@ -67,9 +67,7 @@ impl Files {
 
     /// The names in a directory, sorted; none where it cannot be read.
     pub(crate) fn names(&self, path: impl AsRef<Path>) -> Vec<String> {
-        let Ok(entries) = std::fs::read_dir(self.path(path)) else {
-            return Vec::new();
-        };
+        let Ok(entries) = std::fs::read_dir(self.path(path)) else { return Vec::new() };
         let mut names: Vec<String> =
             entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
         names.sort_unstable();

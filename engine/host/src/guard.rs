@@ -84,9 +84,7 @@ pub struct ConntrackGuard {
 impl ConntrackGuard {
     /// Looks at the table. Reads two small files: for the launching thread, a few times a second.
     pub fn look(&self) -> Room {
-        let Some(fill) = conntrack_fill(&self.files) else {
-            return Room::Ample;
-        };
+        let Some(fill) = conntrack_fill(&self.files) else { return Room::Ample };
         match stop_at(fill.max).saturating_sub(fill.used) {
             0 => Room::None(fill),
             1..ROOM_NEAR => Room::Little,

@@ -53,9 +53,7 @@ impl Netlink {
         request.attributes.push(RouteAttribute::Destination(RouteAddress::from(to)));
         let mut found = Route::default();
         let answer = self.ask(RouteNetlinkMessage::GetRoute(request), 0)?;
-        let Some(RouteNetlinkMessage::NewRoute(route)) = answer else {
-            return Ok(found);
-        };
+        let Some(RouteNetlinkMessage::NewRoute(route)) = answer else { return Ok(found) };
         let mtu = |metric: &RouteMetric| match metric {
             RouteMetric::Mtu(bytes) => Some(*bytes),
             _ => None,

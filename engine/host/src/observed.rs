@@ -78,9 +78,7 @@ impl FromStr for Observation {
             let message = format!("'{}' cannot be observed: {why}", shown.escape_debug());
             Err(Error::usage(message).remedy(HELP))
         };
-        let Some((name, what)) = text.split_once('=') else {
-            return refuse("it has no name");
-        };
+        let Some((name, what)) = text.split_once('=') else { return refuse("it has no name") };
         let is_allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(is_allowed) {
             return refuse("a name is 1 to 32 letters, digits, dashes, dots or underscores");

@@ -258,7 +258,6 @@ impl Ticks {
     }
 
     /// A share of the time since an earlier reading, 0 to 1; absent where no time passed.
-    #[expect(clippy::cast_precision_loss, reason = "2^53 ticks are millions of years")]
     pub(crate) fn share_since(self, earlier: Self, of: fn(Self) -> u64) -> Option<f64> {
         let total = self.total.saturating_sub(earlier.total);
         let part = of(self).saturating_sub(of(earlier));

@@ -257,9 +257,7 @@ fn summary(all: &[&Summary]) -> Option<Summary> {
     let mut merged = Distribution::uncensored();
     parts.iter().for_each(|(_, part)| merged.merge(part));
     let effect = |share: f64| {
-        let Some(rank) = rank(merged.count(), share * 100.0) else {
-            return 1.0;
-        };
+        let Some(rank) = rank(merged.count(), share * 100.0) else { return 1.0 };
         let at = merged.at_rank(rank);
         let blocks: Vec<(u64, u64)> =
             parts.iter().map(|(_, part)| (part.count(), part.count_up_to(at))).collect();

@@ -102,9 +102,7 @@ pub fn summarise(
         summary.lower_bounds = vec!["mean".to_owned(), "max".to_owned()];
     }
     for &percent in PERCENTILES.iter().chain(extra) {
-        let Some(quantile) = distribution.quantile(percent) else {
-            continue;
-        };
+        let Some(quantile) = distribution.quantile(percent) else { continue };
         let name = quantile_name(percent);
         let share = percent / 100.0;
         let ends = ranks(distribution.count(), share, effect(share));

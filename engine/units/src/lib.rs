@@ -54,7 +54,6 @@ impl Nanos {
     }
 
     /// This span in seconds, rounded to the nearest double.
-    #[expect(clippy::cast_precision_loss, reason = "2^53 ns is 104 days")]
     pub fn as_secs_f64(self) -> f64 {
         self.0 as f64 / 1e9
     }

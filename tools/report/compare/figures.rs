@@ -146,9 +146,7 @@ impl<'a> View<'a> {
     fn sweep(self) -> Vec<Block> {
         let steps = (0..self.comparison.steps).map_while(|step| self.step(step));
         let params: Vec<&Params> = steps.map(|step| &step.params).collect();
-        let Some(sweep) = Sweep::of(&params) else {
-            return Vec::new();
-        };
+        let Some(sweep) = Sweep::of(&params) else { return Vec::new() };
         let of_measure = |measure| {
             let cells: Vec<Vec<&Cell>> =
                 (0..params.len() as u64).map(|step| self.cells(measure, step)).collect();

@@ -221,12 +221,8 @@ impl<H: Harness> Oracle<H> {
     }
 
     fn settle_receive(&mut self, side: usize) {
-        let Some((token, asked, discards)) = self.ends[side].receiving else {
-            return;
-        };
-        let Some(completion) = self.bench.try_take(side, token) else {
-            return;
-        };
+        let Some((token, asked, discards)) = self.ends[side].receiving else { return };
+        let Some(completion) = self.bench.try_take(side, token) else { return };
         let (first, last) = self.ends.split_at_mut(1);
         let (end, far) = match side {
             0 => (&mut first[0], &last[0]),

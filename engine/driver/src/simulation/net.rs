@@ -316,9 +316,7 @@ impl State {
     /// Closes a socket: a FIN, or a reset where data was left unread, as a kernel does.
     pub(super) fn close(&mut self, key: Key) {
         self.changes += 1;
-        let Some(mut socket) = self.sockets.remove(&key) else {
-            return;
-        };
+        let Some(mut socket) = self.sockets.remove(&key) else { return };
         if let (true, Some(local)) = (socket.is_bound, socket.local) {
             let port = (matches!(socket.body, Body::Datagrams(_)), local.port());
             let keys = self.bound.entry(port).or_default();
@@ -438,14 +436,10 @@ impl State {
     }
 
     fn arrive_syn(&mut self, client: Key, to: SocketAddr) {
-        let Some(from) = self.sockets.get(&client).and_then(|s| s.local) else {
-            return;
-        };
+        let Some(from) = self.sockets.get(&client).and_then(|s| s.local) else { return };
         let listener = self.best_match(false, to, from);
         let at = self.arrival();
-        let Some(listener) = listener else {
-            return self.wire.send(at, Parcel::Refuse(client));
-        };
+        let Some(listener) = listener else { return self.wire.send(at, Parcel::Refuse(client)) };
         let &mut Socket { receive_buffer, ipv6, .. } = self.socket(listener);
         let stream = Stream {
             stage: Stage::Connected,
@@ -550,9 +544,7 @@ impl State {
         if local.ip().is_unspecified() {
             socket.local = Some(SocketAddr::new(source_towards(to.ip()), local.port()));
         }
-        let Some(stream) = self.stream(key) else {
-            return Ok(());
-        };
+        let Some(stream) = self.stream(key) else { return Ok(()) };
         stream.stage = Stage::Connecting;
         self.send_in_order(key, Parcel::Syn { client: key, to });
         Err(Errno::EINPROGRESS)
@@ -764,9 +756,7 @@ impl State {
         into: &mut [u8],
     ) -> Result<(usize, DatagramFrom, bool), Errno> {
         let socket = self.socket(key);
-        let Body::Datagrams(queue) = &mut socket.body else {
-            return Err(Errno::ENOTCONN);
-        };
+        let Body::Datagrams(queue) = &mut socket.body else { return Err(Errno::ENOTCONN) };
         let Some(datagram) = queue.pop_front() else {
             return Err(socket.error.take().unwrap_or(Errno::EAGAIN));
         };

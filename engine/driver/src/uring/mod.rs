@@ -268,9 +268,7 @@ impl UringDriver {
     /// Notes a pushed operation with its socket, or says why it cannot be.
     #[inline]
     fn admit(&mut self, op: &Op) -> Result<Option<File>, OpError> {
-        let Some((id, direction)) = op.target() else {
-            return Ok(None);
-        };
+        let Some((id, direction)) = op.target() else { return Ok(None) };
         let lacks_pool = matches!(op, Op::ReceiveMultishot { .. }) && !self.flights.has_pool();
         let socket = self.socket_mut(id).filter(|s| !s.pending.closing);
         let socket = socket.ok_or(OpError::BadSocket)?;
@@ -355,9 +353,7 @@ impl UringDriver {
     /// there is none. Its completion is handed over in this turn.
     #[inline]
     fn attempt_send(&mut self, slot: u32) -> Result<(), DriverError> {
-        let Some(raw) = self.flights.attempt(slot) else {
-            return self.flights.submit(slot);
-        };
+        let Some(raw) = self.flights.attempt(slot) else { return self.flights.submit(slot) };
         let outcome = self.outcome(raw, false);
         self.end(slot, outcome);
         Ok(())
@@ -423,12 +419,8 @@ impl UringDriver {
     /// for notifications: the kernel keeps the data of a zero-copy send until the peer
     /// acknowledges it. That it does so is waited for no longer than [`UNACKED_MAX`].
     fn finish_close(&mut self, id: SocketId) -> Result<(), DriverError> {
-        let Some(socket) = self.socket_mut(id) else {
-            return Ok(());
-        };
-        let (Some(close), false) = (socket.close, socket.pending.is_busy()) else {
-            return Ok(());
-        };
+        let Some(socket) = self.socket_mut(id) else { return Ok(()) };
+        let (Some(close), false) = (socket.close, socket.pending.is_busy()) else { return Ok(()) };
         if socket.notifications > 0 {
             if !std::mem::replace(&mut socket.ended, true) {
                 socket::end_within(&socket.descriptor, UNACKED_MAX);
@@ -549,9 +541,7 @@ impl UringDriver {
     }
 
     fn accepted(&mut self, listener: SocketId, descriptor: Option<OwnedFd>) -> Outcome {
-        let Some(descriptor) = descriptor else {
-            return Outcome::Failed(OpError::Aborted);
-        };
+        let Some(descriptor) = descriptor else { return Outcome::Failed(OpError::Aborted) };
         // Of its listener's family, which spares the question to the kernel.
         let is_ipv6 = self.socket(listener).is_some_and(|s| s.file.is_ipv6);
         // Only the worker that is lent the listener accepts over the ring, and what it keeps is

@@ -261,7 +261,6 @@ fn checks() -> impl Iterator<Item = &'static Check> {
     [&cpu::CHECKS[..], &interrupts::CHECKS, &kernel::CHECKS, &network::CHECKS].into_iter().flatten()
 }
 
-#[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
 const fn count(number: u64) -> f64 {
     number as f64
 }

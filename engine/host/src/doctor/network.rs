@@ -145,9 +145,7 @@ pub(super) fn default_device(files: &Files) -> Option<String> {
     let v6 = files.lines("/proc/net/ipv6_route", |line| {
         // destination prefix source prefix next-hop metric refcount use flags device
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
-        let [to, "00", _, _, _, metric, _, _, flags, name] = words[..] else {
-            return None;
-        };
+        let [to, "00", _, _, _, metric, _, _, flags, name] = words[..] else { return None };
         let metric = u64::from_str_radix(metric, 16).unwrap_or(u64::MAX);
         let is_default = to.bytes().all(|b| b == b'0') && name != "lo";
         (is_default && usable(flags)).then(|| (metric, name.to_owned()))

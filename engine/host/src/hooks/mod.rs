@@ -78,16 +78,12 @@ impl Hooks {
             let note = note.map_err(|error| Refused { why: Some(error), unclean: None })?;
             entered.pending = Some((after.clone(), note));
         }
-        let Some(before) = &spec.before else {
-            return Ok(entered);
-        };
+        let Some(before) = &spec.before else { return Ok(entered) };
         let ended = shell::run(before, arm, self.patience, &self.interrupt, None);
         if matches!(ended.end, End::Interrupted) {
             return Err(Refused { why: None, unclean: entered.leave(announce).err() });
         }
-        let Some(error) = self.failure("--before", arm, before, &ended) else {
-            return Ok(entered);
-        };
+        let Some(error) = self.failure("--before", arm, before, &ended) else { return Ok(entered) };
         let unclean = entered.leave(announce).err().map(|undoing| {
             Error::environment(format!("{}, and {}", error.message(), undoing.message()))
                 .remedy(undoing.advice().unwrap_or_default())
@@ -185,9 +181,7 @@ impl Entered<'_> {
     }
 
     fn undo(&mut self, announce: &mut dyn FnMut(&str)) -> Result<()> {
-        let Some((after, note)) = self.pending.take() else {
-            return Ok(());
-        };
+        let Some((after, note)) = self.pending.take() else { return Ok(()) };
         let (arm, Hooks { patience, interrupt, .. }) = (&self.arm, self.hooks);
         let mut tell = || {
             announce(&format!(

@@ -53,9 +53,7 @@ pub fn resolve(host: &str, port: u16, timeout: Nanos) -> Result<Vec<SocketAddr>>
 /// # Errors
 /// A usage error for a zone that is no device, and for a link-local address without a zone.
 pub fn literal(host: &str, port: u16) -> Result<Option<SocketAddr>> {
-    let Some(mut address) = address(host, port)? else {
-        return Ok(None);
-    };
+    let Some(mut address) = address(host, port)? else { return Ok(None) };
     match address {
         SocketAddr::V6(v6) if v6.scope_id() == 0 && v6.ip().is_unicast_link_local() => {
             return Err(needs_zone(&Files::default(), *v6.ip()));

@@ -128,9 +128,7 @@ fn vet_servers(outcome: &mut StepOutcome<BulkTally>, at: &Setting) -> Vec<String
     let mut impossible: Vec<String> = of_figures.collect();
     let is_tcp = sessions.accepts.iter().all(|accept| accept.session.is_none());
     for stream in &mut tally.streams {
-        let Some(theirs) = &mut stream.theirs else {
-            continue;
-        };
+        let Some(theirs) = &mut stream.theirs else { continue };
         impossible.extend(vet(theirs, &bounds));
         if let Some(account) = theirs.stream.as_mut().filter(|_| is_tcp) {
             impossible.extend(vet_against(&stream.own, account));

@@ -84,11 +84,6 @@ impl BwPlan {
     }
 
     /// What the streams of a step ask of the server, but for each one's own share.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a positive rate, and the cast saturates"
-    )]
     pub(super) fn ask(&self, step: Step) -> StreamAsk {
         let (warmup, duration) = self.times_of(step.size);
         StreamAsk {

@@ -196,7 +196,6 @@ impl Comparing<'_> {
 }
 
 /// How often a client looked for replies that spins: nanoseconds between two looks, zero of others.
-#[expect(clippy::cast_precision_loss, reason = "nanoseconds of a turn")]
 fn polling_turn(step: &StepResult) -> f64 {
     let client = &step.instrument.client;
     let spins = client.wait != "block" && step.bandwidth.is_none();
@@ -239,14 +238,10 @@ fn common_wait(
         }
         (None, _) => "every end has a CPU of its own",
     };
-    let Some((offer, server)) = differs else {
-        return Ok((wanted, why.to_owned()));
-    };
+    let Some((offer, server)) = differs else { return Ok((wanted, why.to_owned())) };
     let because = server.wait_reason.as_deref().unwrap_or("it did not say why");
     let why = format!("the server of {} waits by {}: {because}", offer.arm, server.wait);
-    let Some(mode) = asked else {
-        return Ok((WaitMode::Block, why));
-    };
+    let Some(mode) = asked else { return Ok((WaitMode::Block, why)) };
     Err(Error::peer(format!("--wait {} is not for all arms: {why}", mode.name()))
         .remedy("write --wait block, or start that server with --allow-spin"))
 }

@@ -74,9 +74,7 @@ fn resolved(entries: &[(String, SocketAddr)], host: &str, port: u16) -> Vec<Sock
 /// peer.
 fn check_bind(bind: &[SocketAddr], addresses: &[SocketAddr], host: &str) -> Result<()> {
     let family = |is_ipv4: bool| if is_ipv4 { "IPv4" } else { "IPv6" };
-    let Some(first) = bind.first() else {
-        return Ok(());
-    };
+    let Some(first) = bind.first() else { return Ok(()) };
     let name = shown(*first);
     let (own, theirs) = (family(first.is_ipv4()), family(!first.is_ipv4()));
     if let Some(other) = bind.iter().find(|ip| ip.is_ipv4() != first.is_ipv4()) {
@@ -92,9 +90,7 @@ fn check_bind(bind: &[SocketAddr], addresses: &[SocketAddr], host: &str) -> Resu
     };
     for local in bind.iter().map(|local| towards(*local, *to)) {
         // A datagram socket: nothing is sent, and no port of TCP taken.
-        let Err(error) = UdpSocket::bind(local) else {
-            continue;
-        };
+        let Err(error) = UdpSocket::bind(local) else { continue };
         let why = match error.raw_os_error() {
             Some(libc::EADDRNOTAVAIL | libc::EINVAL) => unavailable::source(local),
             _ => Error::environment(error.to_string()),

@@ -110,11 +110,6 @@ impl Common {
 }
 
 /// From one of so many a second to the next.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a positive rate, and the cast saturates"
-)]
 pub(crate) fn gap(rate_per_s: f64) -> Nanos {
     Nanos((1e9 / rate_per_s) as u64)
 }

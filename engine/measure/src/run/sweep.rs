@@ -354,9 +354,7 @@ impl Run<'_> {
                 Destination::Unix(_) => true,
             };
             let mut others = std::iter::from_fn(|| self.others.pop_front());
-            let Some(next) = others.find(can_be_tried) else {
-                return Ok(measured);
-            };
+            let Some(next) = others.find(can_be_tried) else { return Ok(measured) };
             self.warn(self.unreached(&self.setting.address, &next));
             self.setting.address = next;
             self.setting.begins = None;

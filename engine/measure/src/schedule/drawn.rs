@@ -36,7 +36,6 @@ impl Poisson {
     }
 
     #[inline]
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "below 2^73")]
     fn gap(&mut self) -> u128 {
         (exponential(&mut self.random) * self.mean).round() as u128
     }
@@ -44,7 +43,6 @@ impl Poisson {
 
 /// A number above 0 and below 1: between the multiples of 2^-53.
 #[inline]
-#[expect(clippy::cast_precision_loss, reason = "53 random bits fill a double")]
 fn uniform(random: &mut Xoshiro256PlusPlus) -> f64 {
     ((random.next_u64() >> 11) as f64 + 0.5) * (0.5f64).powi(53)
 }
@@ -98,7 +96,6 @@ impl Shaped {
             return Err(Error::usage(message)
                 .remedy("give at most half of the gap, for example --arrivals jitter:10%"));
         }
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
         let mean_gap = match arrivals {
             Arrivals::Poisson => Nanos::ZERO,
             _ => Nanos((1e9 / load.to_per_s) as u64),
@@ -118,12 +115,6 @@ impl Shaped {
 
     /// The next arrival of the process of rate one.
     #[inline]
-    #[expect(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "10^9 a second are below 2^53 for 100 days; a gap is positive and below 2^6"
-    )]
     fn unit(&mut self) -> f64 {
         let place = self.index as f64;
         self.index += 1;
@@ -181,7 +172,6 @@ impl Curve {
     }
 
     #[inline]
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
     fn at(&self, count: f64) -> Nanos {
         let seconds = if self.from.to_bits() == self.to.to_bits() || count < self.held {
             count / self.from

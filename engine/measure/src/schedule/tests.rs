@@ -2,7 +2,6 @@ use super::*;
 
 /// The Anderson–Darling statistic of `sample` against the uniform distribution on 0 to 1 (Anderson
 /// and Darling 1954).
-#[expect(clippy::cast_precision_loss, reason = "sample sizes are small")]
 fn anderson_darling(mut sample: Vec<f64>) -> f64 {
     sample.sort_by(f64::total_cmp);
     let n = sample.len();

@@ -158,7 +158,7 @@ impl Setup {
     /// The same over both transports, for what holds on either. Over UDP there are no connections
     /// that could be made for each operation.
     fn over_both(self) -> [Self; 2] {
-        let udp = Self { transport: Transport::Udp, connect_each: false, ..self.clone() };
+        let udp = Self { transport: Transport::Udp, connect_each: false, ..self };
         [self, udp]
     }
 

@@ -89,7 +89,6 @@ impl TurnCounters {
     }
 
     /// The share of its time that the worker was doing something, 0 to 1.
-    #[expect(clippy::cast_precision_loss, reason = "a share")]
     pub(crate) fn busy_share(&self) -> f64 {
         if self.elapsed.0 == 0 { 0.0 } else { self.busy.0 as f64 / self.elapsed.0 as f64 }
     }
@@ -107,7 +106,6 @@ impl TurnCounters {
     /// One that spins, now and then or always, is on its CPU while it has nothing to do: its own
     /// loop tells which turns found something. Asleep, the loop cannot tell its system calls from
     /// its sleep: the kernel's account can.
-    #[expect(clippy::cast_precision_loss, reason = "a share")]
     pub(crate) fn busy_share_of(&self, wait: WaitMode, used: &CpuTimes, elapsed: Nanos) -> f64 {
         if wait != WaitMode::Block {
             return self.busy_share();

@@ -32,7 +32,6 @@ const PURPOSES: [Purpose; 8] = {
     [Accept, Connect, Receive, Send, SendControl, HalfClose, Close, Cancel]
 };
 
-#[expect(clippy::cast_possible_truncation, reason = "the slot is 32 bits wide")]
 pub(crate) const fn slot_of(token: Token) -> (u32, Purpose) {
     ((token.0 >> 8) as u32, PURPOSES[(token.0 & 7) as usize])
 }

@@ -55,10 +55,6 @@ impl Outcome {
     }
 
     /// What was done of what was asked for, and why no more; in closed loop just the former.
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "rates and means, printed with less than 53 bits"
-    )]
     pub(crate) fn rate(&self, target_per_s: Option<f64>) -> Rate {
         let seconds = self.measured.as_secs_f64();
         let (count, Nanos(sum_ns)) = self.unloaded;

@@ -93,9 +93,7 @@ fn meet(
                 client.handle_datagram(&answer, now);
             }
         }
-        let Some(at) = client.poll_timeout() else {
-            break;
-        };
+        let Some(at) = client.poll_timeout() else { break };
         assert!(at > now, "time goes on");
         now = at;
         client.handle_timeout(now);
@@ -198,9 +196,7 @@ fn hellos_are_repeated_ever_more_slowly_until_the_timeout() {
         if client.poll_transmit().is_some() {
             sent.push(now.since(NOW).0 / 1_000_000);
         }
-        let Some(at) = client.poll_timeout() else {
-            break;
-        };
+        let Some(at) = client.poll_timeout() else { break };
         client.handle_timeout(now);
         assert_eq!(client.poll_transmit(), None, "not before its time");
         now = at;

@@ -349,9 +349,7 @@ impl FiguresReader {
     /// These bytes arrived; the figures, once they are whole, or what the server sent instead.
     pub fn handle_bytes(&mut self, bytes: &[u8]) -> Result<Option<Figures>, HandshakeError> {
         self.0.handle_bytes(bytes);
-        let Some(frame) = self.0.poll_frame()? else {
-            return Ok(None);
-        };
+        let Some(frame) = self.0.poll_frame()? else { return Ok(None) };
         match frame.kind {
             Kind::Figures => Ok(Some(frame.read()?)),
             Kind::Refuse => Err(HandshakeError::refused(&frame.body)),

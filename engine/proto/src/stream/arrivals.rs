@@ -77,7 +77,6 @@ impl Arrivals {
 
     /// It had been sent at `sent_at` by the sender's clock, and came at `now` by this one's.
     #[inline]
-    #[expect(clippy::cast_precision_loss, reason = "transit times differ by less than 2^52 ns")]
     pub fn handle_transit(&mut self, sent_at: Instant, now: Instant) {
         let transit = i128::from(now.0) - i128::from(sent_at.0);
         if let Some(last) = self.last_transit.replace(transit) {
@@ -131,11 +130,6 @@ impl Arrivals {
     }
 
     /// Interarrival jitter; `None` before the second datagram that tells its time.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a mean of magnitudes"
-    )]
     pub fn jitter(&self) -> Option<Nanos> {
         (self.timed > 0).then(|| Nanos(self.jitter_ns.round() as u64))
     }

@@ -184,9 +184,7 @@ impl Unit {
 
     /// A difference of two such values, with a sign where it falls.
     pub(super) fn parse_difference(self, text: &str) -> Option<(f64, Self)> {
-        let Some(magnitude) = text.strip_prefix('-') else {
-            return self.parse(text);
-        };
+        let Some(magnitude) = text.strip_prefix('-') else { return self.parse(text) };
         let (value, own) = self.parse(magnitude.trim())?;
         Some((-value, own))
     }

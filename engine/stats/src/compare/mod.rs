@@ -78,9 +78,7 @@ fn describe(cell: &mut Cell) {
 
 /// Takes the instrument's own error into the intervals.
 fn widen(cell: &mut Cell) {
-    let Some(error) = cell.instrument_error else {
-        return;
-    };
+    let Some(error) = cell.instrument_error else { return };
     let stand_off = |estimate: &mut Option<Estimate>, error: f64| {
         if let Some((low, high)) = estimate.as_mut().and_then(|e| e.interval.as_mut()) {
             *low -= error;

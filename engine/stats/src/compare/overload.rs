@@ -28,9 +28,7 @@ pub(super) fn is_overloaded(step: &StepResult) -> bool {
     if operations.timed_out * 100 > operations.completed {
         return true;
     }
-    let Some(target) = step.rate.target_per_s else {
-        return false;
-    };
+    let Some(target) = step.rate.target_per_s else { return false };
     let ended = operations.completed + operations.failed + operations.timed_out;
     let missing = real(operations.due.saturating_sub(ended));
     let fastest_s = real(step.latency.service.min_ns.unwrap_or(0)) / 1e9;

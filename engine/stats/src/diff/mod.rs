@@ -275,9 +275,7 @@ fn plain(before: &Report, after: &Report) -> Result<Diff> {
     }
     let mut changes = Vec::new();
     for step in &after.results {
-        let Some(earlier) = twin(step, &before.results) else {
-            continue;
-        };
+        let Some(earlier) = twin(step, &before.results) else { continue };
         let pairs = figures(earlier).into_iter().zip(figures(step));
         for ((measure, unit, old), (_, _, new)) in pairs {
             if old.is_none() && new.is_none() {

@@ -11,9 +11,7 @@ const KINDS: usize = 4;
 
 /// What the figures themselves show to be weak.
 pub(super) fn warnings(step: &StepResult) -> Vec<Warning> {
-    let Some(http) = &step.params.http else {
-        return Vec::new();
-    };
+    let Some(http) = &step.params.http else { return Vec::new() };
     let mut warnings = Vec::from_iter(answers(step, &http.expect_status).into_iter().flatten());
     warnings.extend(framing(step));
     let (asked, reopened) = (step.connections.asked, step.connections.reconnects);

@@ -238,9 +238,7 @@ fn list(text: &str, kind: &Kind) -> Result<Vec<u64>> {
 fn sweep(text: &str, kind: &Kind, values: &mut Vec<u64>) -> Result<()> {
     let refuse = |why: &str| Err(refuse("sweep", text, why, SWEEP_HELP));
     let parts: Vec<&str> = text.split(':').map(str::trim).collect();
-    let [first, last, step] = parts[..] else {
-        return refuse("it needs three parts");
-    };
+    let [first, last, step] = parts[..] else { return refuse("it needs three parts") };
     if last.is_empty() || step.is_empty() {
         return refuse("it needs a last value and a step");
     }

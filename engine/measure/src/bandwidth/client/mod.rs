@@ -220,9 +220,7 @@ impl<G: ProgressSink> BulkClient<G> {
         if self.has_begun() && self.slots.iter().all(Slot::is_ending) {
             self.end_all(io, now)?;
         }
-        let Some(deadline) = self.phases.finish_by() else {
-            return Ok(());
-        };
+        let Some(deadline) = self.phases.finish_by() else { return Ok(()) };
         if now >= deadline {
             for index in self.indices() {
                 if self.slots[index as usize].is_unfinished() {

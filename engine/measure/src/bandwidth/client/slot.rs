@@ -125,9 +125,7 @@ impl Slot {
         options: &SocketOptions,
     ) -> Result<(), Failure> {
         self.session.prepare(io)?;
-        let Some(socket) = self.session.socket() else {
-            return Ok(());
-        };
+        let Some(socket) = self.session.socket() else { return Ok(()) };
         set_options(io, socket, options, self.session.transport()).map_err(|refused| {
             let error = Error::environment(refused.message("this kernel")).remedy(refused.remedy());
             Failure::new(Stage::Connect, "option", Some(error))
@@ -136,9 +134,7 @@ impl Slot {
 
     pub(super) fn handle_accepted<D: Driver>(&mut self, io: &mut D, accept: &Accept) {
         let spec = self.session.spec();
-        let Some(link) = self.session.link() else {
-            return;
-        };
+        let Some(link) = self.session.link() else { return };
         if spec.hello.direction.is_up() {
             let mut sender = Sender::new(&spec.hello, accept.session.unwrap_or_default());
             sender.prepare(io, link, spec.nonce);
@@ -160,9 +156,7 @@ impl Slot {
         if transport == Transport::Udp && self.sender.is_none() {
             self.signal(io, now)?;
         }
-        let Some(link) = self.session.link_mut() else {
-            return Ok(());
-        };
+        let Some(link) = self.session.link_mut() else { return Ok(()) };
         match &mut self.sender {
             Some(sender) => sender.start(io, link, now),
             None if transport == Transport::Tcp => link.send(io, 0, 1),
@@ -244,9 +238,7 @@ impl Slot {
     }
 
     fn handle_received<D: Driver>(&mut self, io: &mut D, len: u32, now: Instant) -> Handled {
-        let Some(link) = self.session.link() else {
-            return Ok(SessionEvent::Nothing);
-        };
+        let Some(link) = self.session.link() else { return Ok(SessionEvent::Nothing) };
         let bytes = &io.buffer(link.receive_buffer())[..len as usize];
         // Where no payload is to come, it is the server's word.
         let payload = self.receiver.as_ref().map_or(0, |receiver| receiver.payload_of(bytes));
@@ -272,9 +264,7 @@ impl Slot {
     /// Payload came, or the server's word on the session.
     fn handle_datagrams<D: Driver>(&mut self, io: &mut D, len: u32, now: Instant) -> Handled {
         let session = self.session.session();
-        let Some(link) = self.session.link() else {
-            return Ok(SessionEvent::Nothing);
-        };
+        let Some(link) = self.session.link() else { return Ok(SessionEvent::Nothing) };
         let bytes = &io.buffer(link.receive_buffer())[..len as usize];
         let mut rest = Some((0, bytes.len()));
         if let Some(receiver) = &mut self.receiver {
@@ -300,9 +290,7 @@ impl Slot {
     /// UDP: tells the server that this end is there.
     fn signal<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
         let session = self.session.session();
-        let Some(link) = self.session.link_mut() else {
-            return Ok(());
-        };
+        let Some(link) = self.session.link_mut() else { return Ok(()) };
         if link.is_sending_control() || link.is_sending() {
             return Ok(());
         }
@@ -393,9 +381,7 @@ impl Slot {
 
     /// Writes down this end's account, while there is a socket to ask.
     fn close_account<D: Driver>(&mut self, io: &mut D, now: Instant) {
-        let Some(link) = self.session.link() else {
-            return;
-        };
+        let Some(link) = self.session.link() else { return };
         if let Some(mut sender) = self.sender.take() {
             sender.finish(io, link, now);
             self.account.own.sent = Some(sender.figures(io, link, now));

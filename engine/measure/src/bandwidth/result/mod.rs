@@ -80,7 +80,6 @@ fn sum(values: impl Iterator<Item = u64>) -> u64 {
     values.fold(0, u64::saturating_add)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a rate")]
 fn per_second(count: u64, seconds: f64) -> f64 {
     if seconds > 0.0 { count as f64 / seconds } else { 0.0 }
 }
@@ -241,12 +240,6 @@ fn per_send_reason(legs: &[Leg<'_>], datagrams: &Datagrams) -> Option<String> {
 }
 
 /// The median of times of several streams, nanoseconds.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_precision_loss,
-    clippy::cast_sign_loss,
-    reason = "times stay below 2^52 ns, and the median lies among them"
-)]
 fn median_ns(values: impl Iterator<Item = u64>) -> u64 {
     let values: Vec<f64> = values.map(|ns| ns as f64).collect();
     blocks::median(&values).map_or(0, |median| median as u64)
@@ -273,7 +266,6 @@ fn tcp(legs: &[Leg<'_>]) -> Option<TcpFigures> {
     })
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a share")]
 fn zero_copy(legs: &[Leg<'_>]) -> Option<ZeroCopyUse> {
     let known: Vec<&ZeroCopyUse> =
         legs.iter().filter_map(|leg| leg.sent?.zero_copy.as_ref()).collect();
@@ -339,11 +331,8 @@ fn intervals(tally: &BulkTally, interval: Nanos, duration_ns: u64) -> Vec<Interv
 
 /// Makes one entry of the last two where the last is a sliver: receivers of datagrams measure a
 /// little longer than was asked for, and a rate over that little says nothing.
-#[expect(clippy::cast_precision_loss, reason = "a mean of two rates")]
 fn join_sliver(entries: &mut Vec<Interval>, interval: Nanos) {
-    let [.., before, last] = entries.as_mut_slice() else {
-        return;
-    };
+    let [.., before, last] = entries.as_mut_slice() else { return };
     let length = last.at_ns - before.at_ns;
     if length >= interval.0 / 10 {
         return;

@@ -262,9 +262,7 @@ impl<G: ProgressSink> HttpClient<G> {
 
     pub(super) fn handle_while_closing(&mut self, index: u32, now: Instant) {
         let connection = &mut self.connections[index as usize];
-        let State::Closing { again } = connection.state else {
-            return;
-        };
+        let State::Closing { again } = connection.state else { return };
         if connection.operations > 0 {
             return;
         }

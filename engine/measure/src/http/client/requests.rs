@@ -50,10 +50,6 @@ pub(super) struct InFlight {
     depth: usize,
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "places are 32 bits wide, as checked when made"
-)]
 impl InFlight {
     pub(super) fn new(connections: u32, depth: u32) -> Self {
         assert!(connections.checked_mul(depth).is_some());
@@ -172,9 +168,7 @@ impl<G: ProgressSink> HttpClient<G> {
             }
             return;
         }
-        let Some(begun) = self.run.begin(due, now) else {
-            return;
-        };
+        let Some(begun) = self.run.begin(due, now) else { return };
         let order = self.spec.requests.order();
         let entry = order[self.next_entry];
         self.next_entry += 1;
@@ -233,9 +227,7 @@ impl<G: ProgressSink> HttpClient<G> {
 
     fn push_send<D: Driver>(&mut self, io: &mut D, index: u32) -> Result {
         let connection = &mut self.connections[index as usize];
-        let Some(buffer) = self.written else {
-            return Ok(());
-        };
+        let Some(buffer) = self.written else { return Ok(()) };
         let (start, len) = connection.rest;
         let (socket, data) = (connection.socket, Segment { buffer, start, len });
         connection.sending = true;

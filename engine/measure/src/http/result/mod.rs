@@ -68,7 +68,6 @@ fn target_per_s(params: &Params) -> Option<f64> {
     Some(to.map_or(from, |to| f64::midpoint(from, to)))
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a rate")]
 fn per_second(count: u64, duration: Nanos) -> f64 {
     if duration > Nanos::ZERO { count as f64 / duration.as_secs_f64() } else { 0.0 }
 }

@@ -144,9 +144,7 @@ impl<G: ProgressSink> Client<G> {
             }
             return Ok(());
         }
-        let Some(begun) = self.run.begin(due, now) else {
-            return Ok(());
-        };
+        let Some(begun) = self.run.begin(due, now) else { return Ok(()) };
         self.run.record.tally(begun.measured).operations.sent += 1;
         self.run.last_sent = now;
         slot.begin(now, due, begun);
@@ -231,9 +229,7 @@ impl<G: ProgressSink> Client<G> {
         now: Instant,
     ) -> Result {
         let slot = &mut self.slots[index as usize];
-        let Some(operation) = slot.operation.take() else {
-            return Ok(());
-        };
+        let Some(operation) = slot.operation.take() else { return Ok(()) };
         let sample = Sample { residence, ..operation.sample(now) };
         slot.down_since = operation.rest_begins(now);
         self.run.complete(now, operation.begun, sample, true);
@@ -348,9 +344,7 @@ impl<G: ProgressSink> Client<G> {
     }
 
     fn check_finished<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
-        let Some(deadline) = self.run.phases.finish_by() else {
-            return Ok(());
-        };
+        let Some(deadline) = self.run.phases.finish_by() else { return Ok(()) };
         if now >= deadline {
             self.last_report_due = false;
             for slot in &mut self.slots {

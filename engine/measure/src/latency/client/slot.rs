@@ -152,9 +152,7 @@ impl Slot {
 
     /// Sends the request of the present operation; `now` is the instant of its submission.
     pub(super) fn send<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
-        let Some(operation) = &mut self.operation else {
-            return Ok(());
-        };
+        let Some(operation) = &mut self.operation else { return Ok(()) };
         operation.sent_at = now;
         if self.session.spec().hello.connect_each {
             operation.connect = self.connect;
@@ -236,9 +234,7 @@ impl Slot {
 
     /// Once for all connections of the slot.
     fn write_hello<D: Driver>(&mut self, io: &mut D) {
-        let Some(link) = self.session.link() else {
-            return;
-        };
+        let Some(link) = self.session.link() else { return };
         let hello = self.session.spec().hello.clone();
         let frame = hello_in_one_go(&Hello { brief: true, request_follows: true, ..hello });
         io.buffer_mut(link.send_buffer())[..frame.len()].copy_from_slice(&frame);
@@ -250,9 +246,7 @@ impl Slot {
     /// which is stamped already, and the first attempt at it would be in vain.
     fn handle_sent<D: Driver>(&mut self, io: &mut D, bytes: u64) -> Result {
         let is_sent = self.request.handle_sent(usize::try_from(bytes).unwrap_or(usize::MAX));
-        let Some(link) = self.session.link_mut() else {
-            return Ok(());
-        };
+        let Some(link) = self.session.link_mut() else { return Ok(()) };
         if is_sent {
             return link.receive(io, 0, self.size + 1);
         }
@@ -264,9 +258,7 @@ impl Slot {
         if !self.awaiting {
             return Ok(Event::Session(SessionEvent::failed(Stage::Receive, "protocol", None)));
         }
-        let Some(link) = self.session.link_mut() else {
-            return Ok(Event::NOTHING);
-        };
+        let Some(link) = self.session.link_mut() else { return Ok(Event::NOTHING) };
         let buffer = io.buffer(link.receive_buffer());
         let size = self.size as usize;
         match self.reply.handle_reply(buffer, n as usize) {
@@ -313,9 +305,7 @@ impl Slot {
     }
 
     fn handle_datagram<D: Driver>(&mut self, io: &mut D, n: u32, now: Instant) -> Result<Event> {
-        let Some(link) = self.session.link() else {
-            return Ok(Event::NOTHING);
-        };
+        let Some(link) = self.session.link() else { return Ok(Event::NOTHING) };
         let datagram = &io.buffer(link.receive_buffer())[..n as usize];
         let session = self.session.session();
         let of_session = |header: &DataHeader| header.reply && header.session == session;

@@ -273,7 +273,6 @@ fn server_cpu(figures: &[Figures]) -> Option<CpuUse> {
 }
 
 /// CPU time that was used over so many operations and bytes.
-#[expect(clippy::cast_precision_loss, reason = "a quotient of two measured numbers")]
 fn per_piece(used: CpuUse, operations: u64, bytes: u64, polling_ns: u64) -> CpuUse {
     let used_ns = used.user_ns.saturating_add(used.system_ns) as f64;
     let mib = bytes as f64 / f64::from(1 << 20);
@@ -287,9 +286,7 @@ fn per_piece(used: CpuUse, operations: u64, bytes: u64, polling_ns: u64) -> CpuU
 
 /// What a step leaves unreported, so that nothing that was not reported is taken for nothing.
 pub(crate) fn unreported(step: &StepResult) -> Vec<Warning> {
-    let Some(bandwidth) = &step.bandwidth else {
-        return Vec::new();
-    };
+    let Some(bandwidth) = &step.bandwidth else { return Vec::new() };
     let flows = [("up", &bandwidth.up), ("down", &bandwidth.down)];
     let unreported = |(way, flow): (&str, &Option<Flow>)| {
         let flow = flow.as_ref().filter(|flow| flow.untold_streams > 0)?;

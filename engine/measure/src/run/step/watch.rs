@@ -133,7 +133,6 @@ impl Supervisor<'_> {
 
     /// Shows the entries of a series in bytes that are over: what this end has moved. What the peer
     /// got stands in the result.
-    #[expect(clippy::cast_precision_loss, reason = "a rate")]
     fn show_bytes(&mut self, now: Instant, warm_at: Instant, observer: &mut dyn Observer) {
         let interval = self.plan.common.interval;
         let until = self.plan.duration.unwrap_or(Nanos::MAX);

@@ -393,7 +393,6 @@ impl Sender {
         let path = io.path_mtu(link.socket).filter(|_| self.transport == Transport::Udp);
         self.leave_phases(now);
         let unsent = self.count_unsent(until);
-        #[expect(clippy::cast_precision_loss, reason = "a share")]
         let copied_share = self.copied as f64 / self.released.max(1) as f64;
         let reason = match &self.zero_copy {
             ZeroCopy::GivenUp(why) => Some(why.clone()),
@@ -440,7 +439,6 @@ impl Sender {
 fn pace(ask: &StreamAsk, size: u32) -> Option<Pace> {
     let gap = ask.gap(u64::from(size))?;
     let share = Share::new(ask.stream.min(ask.streams.max(1) - 1), ask.streams.max(1));
-    #[expect(clippy::cast_precision_loss, reason = "a rate")]
     let per_s = ask.rate_bits_per_s as f64 / 8.0 / f64::from(size.max(1));
     let schedule = Constant::new(per_s, share).ok()?;
     Some(Pace::new(schedule, gap))

@@ -33,9 +33,7 @@ pub(super) fn clean(bytes: &[u8], clean: &mut Vec<u8>) -> Result<Option<usize>, 
     // Whether the line before was left out, and whether it was a field that frames the body.
     let (mut left_out, mut frames) = (true, false);
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
-        let Some(line_in) = line.strip_suffix(b"\n") else {
-            break;
-        };
+        let Some(line_in) = line.strip_suffix(b"\n") else { break };
         let content = line_in.strip_suffix(b"\r").unwrap_or(line_in);
         let is_first = at == 0;
         at += line.len();

@@ -400,9 +400,7 @@ fn framed(
         return ("Content-Length: 7\r\n".to_owned(), Vec::new(), 0);
     }
     let bytes = body.len() as u64;
-    let Some(cuts) = cuts else {
-        return (format!("content-Length:{bytes} \r\n"), body, bytes);
-    };
+    let Some(cuts) = cuts else { return (format!("content-Length:{bytes} \r\n"), body, bytes) };
     let (mut wire, mut rest) = (Vec::new(), &body[..]);
     for cut in cuts.into_iter().chain([usize::MAX]) {
         let (chunk, after) = rest.split_at(cut.min(rest.len()));

@@ -50,9 +50,7 @@ impl Added {
     pub fn new(fixed: Nanos, gaps: &Coarse, wakeups: Option<&[Nanos]>) -> Self {
         let wakeups = wakeups.filter(|samples| !samples.is_empty());
         let bound = |share: f64| {
-            let Some(wakeups) = wakeups else {
-                return Some(gaps.exceeded_by(share));
-            };
+            let Some(wakeups) = wakeups else { return Some(gaps.exceeded_by(share)) };
             let splits = SPLITS.iter().map(|split| (share * split, share * (1.0 - split)));
             let possible = splits.filter(|(_, of_wakeups)| *of_wakeups >= WAKEUPS_LEAST);
             let bounds =

@@ -381,9 +381,7 @@ impl Recording {
     /// the edge of a coarse bin: that at which the share of all samples below is nearest to
     /// `share`. Empty where no edge parts the samples.
     pub fn block_counts(&self, metric: Metric, share: f64) -> Vec<(u64, u64)> {
-        let Some(samples) = &self.samples[metric as usize] else {
-            return Vec::new();
-        };
+        let Some(samples) = &self.samples[metric as usize] else { return Vec::new() };
         let rows = || (0..BLOCKS).map(|block| samples.blocks.row(block));
         let sums: Vec<u64> =
             (0..bins::BINS).map(|bin| rows().map(|row| u64::from(row[bin])).sum()).collect();
@@ -396,9 +394,7 @@ impl Recording {
                 best = Some((distance, bin));
             }
         }
-        let Some((_, edge)) = best else {
-            return Vec::new();
-        };
+        let Some((_, edge)) = best else { return Vec::new() };
         let sum = |counts: &[u32]| counts.iter().map(|&c| u64::from(c)).sum::<u64>();
         rows().map(|row| (sum(row), sum(&row[..=edge]))).filter(|(count, _)| *count > 0).collect()
     }

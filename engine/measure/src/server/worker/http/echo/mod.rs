@@ -91,7 +91,6 @@ fn decode(text: &str) -> Option<Vec<u8>> {
 }
 
 /// A number in `0.0..100.0`.
-#[expect(clippy::cast_precision_loss, reason = "24 bits fit")]
 fn throw(dice: &mut Xoshiro256PlusPlus) -> f32 {
     100.0 * ((dice.next_u64() >> 40) as f32 / (1_u32 << 24) as f32)
 }
@@ -117,7 +116,6 @@ fn draw<T: Copy>(
         }
         sum += percent;
         // Ten times 10 % are 100 %.
-        #[expect(clippy::cast_possible_truncation, reason = "percentages are small")]
         let rounded = ((sum * 1e4).round() / 1e4) as f32;
         if rounded > 100.0 {
             return None;
@@ -179,7 +177,6 @@ fn read_duration(text: &str) -> Option<Nanos> {
         sum += number.parse::<f64>().ok()? * scale;
         rest = &unit[end..];
     }
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
     let whole = (!text.is_empty()).then_some(Nanos(sum.round() as u64))?;
     Some(whole.min(DELAY_MAX))
 }
