@@ -221,7 +221,8 @@ fn print_instruments(playing: &[&Contestant], played: &[Vec<Played>]) {
         median(&mut instruments.map(|i| figure(i) as f64).collect::<Vec<_>>())
     };
     println!("\nreading the clock costs {:.1} ns here; the reports say:\n", clock_cost_ns());
-    let figures: [(&str, fn(&Instrument) -> u64); 4] = [
+    type Figure = (&'static str, fn(&Instrument) -> u64);
+    let figures: [Figure; 4] = [
         ("clock_ns", |i| i.clock_ns),
         ("turn p50", |i| i.turn_p50_ns),
         ("turn p99", |i| i.turn_p99_ns),
