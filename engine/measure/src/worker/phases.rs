@@ -204,6 +204,9 @@ impl<G: ProgressSink> RunPhases<G> {
     /// An interrupt that comes while the run ends by itself leaves it less time for that. What ending
     /// costs is no part of what measuring cost.
     pub(crate) fn hurry(&mut self, now: Instant, counters: &mut TurnCounters) {
+        if !self.is_ending() {
+            return;
+        }
         let ending = self.ending_patience();
         if self.finish_by().is_some() {
             counters.freeze();

@@ -453,9 +453,11 @@ impl<D: Driver, G: ProgressSink> Role<D> for HttpClient<G> {
             self.scanned_at = now;
             self.wake_rested(now);
         }
-        self.run.phases.hurry(now, counters);
-        self.check_drained(io, now)?;
-        self.check_finished(now);
+        if self.run.phases.is_ending() {
+            self.run.phases.hurry(now, counters);
+            self.check_drained(io, now)?;
+            self.check_finished(now);
+        }
         Ok(())
     }
 

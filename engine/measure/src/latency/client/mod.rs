@@ -436,9 +436,12 @@ impl<D: Driver, G: ProgressSink> Role<D> for Client<G> {
         if now.since(self.scanned_at) >= self.scan_step {
             self.scan(io, now)?;
         }
-        self.run.phases.hurry(now, counters);
-        self.check_drained(io, now)?;
-        self.check_finished(io, now)
+        if self.run.phases.is_ending() {
+            self.run.phases.hurry(now, counters);
+            self.check_drained(io, now)?;
+            self.check_finished(io, now)?;
+        }
+        Ok(())
     }
 
     fn poll_submit(&mut self, io: &mut D, now: Instant) -> Result {
