@@ -35,7 +35,12 @@ pub(super) fn on_the_wire(backend: &'static str) -> Case {
         let first_ns = began_ns - 100_000_000;
         let sent: Vec<i64> =
             packets.iter().filter(|packet| packet.to_server).map(|packet| packet.at_ns).collect();
-        assert_eq!(sent.len() as u64, 21 * RATE / 10, "each request is one packet");
+        let (seen, requests) = (sent.len() as u64, 21 * RATE / 10);
+        if seen != requests {
+            // Which request a packet holds cannot be said of any behind the one that is missing.
+            let figures = format!("{seen} packets were captured of {requests} requests");
+            return Trial { holds: false, figures };
+        }
         let warmup = RATE as usize / 10;
         let mut late: Vec<i64> =
             (0..).zip(&sent).skip(warmup).map(|(k, at)| at - (first_ns + k * GAP_NS)).collect();
